@@ -1,0 +1,1 @@
+"""The cockpit: a Textual dashboard and Typer commands; never imports torch."""
