@@ -16,6 +16,7 @@ import torch
 from engine.randomness import generator
 
 RATIO = (3 / 4, 4 / 3)
+TRIES = 10
 
 
 @dataclass(frozen=True)
@@ -35,20 +36,23 @@ def draw_views(
 ) -> Views:
     """Draw ``count`` RandomResizedCrop boxes (area share in (crop_min, 1), ratio 3/4..4/3), flips and rolls 0..roll.
 
-    ``crop_min`` may be a tensor of ``count`` bounds (a curriculum). A box that would leave the image is clamped
-    to its side, where torchvision draws again; with ratios this close to one the two differ only for the largest
-    shares.
+    ``crop_min`` may be a tensor of ``count`` bounds (a curriculum). As torchvision does, a box that would leave the
+    image is drawn again up to ten times, then the whole image is taken.
     """
-    draws = torch.rand((count, 5), generator=generator(seed, *keys))
-    bound = torch.as_tensor(crop_min, dtype=torch.float32)
-    area = (bound + (1 - bound) * draws[:, 0]) * size * size
+    draws = torch.rand((count, 3 + 2 * TRIES), generator=generator(seed, *keys))
+    bound = torch.as_tensor(crop_min, dtype=torch.float32).reshape(-1, 1)
+    area = (bound + (1 - bound) * draws[:, 3 : 3 + TRIES]) * size * size
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
-    ratio = torch.exp(low + (high - low) * draws[:, 1])
-    width = torch.round(torch.sqrt(area * ratio)).clamp(1, size)
-    height = torch.round(torch.sqrt(area / ratio)).clamp(1, size)
-    top = torch.floor(draws[:, 2] * (size - height + 1))
-    left = torch.floor(draws[:, 3] * (size - width + 1))
-    flips = (draws[:, 4] < 0.5) if flip else torch.zeros(count, dtype=torch.bool)
+    ratio = torch.exp(low + (high - low) * draws[:, 3 + TRIES :])
+    widths, heights = torch.round(torch.sqrt(area * ratio)), torch.round(torch.sqrt(area / ratio))
+    fits = (widths >= 1) & (widths <= size) & (heights >= 1) & (heights <= size)
+    first = fits.int().argmax(1, keepdim=True)
+    found = fits.any(1)
+    width = torch.where(found, widths.gather(1, first)[:, 0], size)
+    height = torch.where(found, heights.gather(1, first)[:, 0], size)
+    top = torch.floor(draws[:, 0] * (size - height + 1))
+    left = torch.floor(draws[:, 1] * (size - width + 1))
+    flips = (draws[:, 2] < 0.5) if flip else torch.zeros(count, dtype=torch.bool)
     rolls = torch.randint(0, roll + 1, (count, 2), generator=generator(seed, *keys, "roll"))
     return Views(torch.stack([top, left, height, width], dim=1), flips, rolls)
 

@@ -147,7 +147,9 @@ class BarycenterConfig(Section):
     )
     iterations: int = Field(60, ge=1, le=10_000, description="Most alternations of transport plan and positions.")
     tolerance: float = Field(1e-7, ge=0, description="Relative decrease of W2² under which the alternation ends.")
-    restarts: int = Field(3, ge=1, le=100, description="k-means++ starts; the lowest W2² is kept.")
+    restarts: int = Field(
+        0, ge=0, le=100, description="k-means++ starts, of which the lowest W2² is kept; 0 chooses by the class's size."
+    )
 
 
 class RecoverConfig(Section):

@@ -1,0 +1,175 @@
+"""Wasserstein barycenters of the features of one class (paper: Liu et al., ICCV 2025; Cuturi & Doucet 2014).
+
+For a single measure Σ_i δ(x_i)/n the problem has a simple form:
+
+- weights free (``"optimized"``): each x_i goes to its nearest support point, so the optimum is k-means and the
+  weights are the shares of the cells;
+- weights uniform: it is equal-mass k-means: exact optimal transport plan, then barycentric projection
+  ``b_j = (1/w_j) Σ_i T_ij x_i``, alternated until W2² no longer falls.
+
+Both start from k-means++ and keep the best of several starts, where the authors start from one unseeded N(0, I)
+draw. Torch-free. Shapes: n features, K = IPC support points, D dimensions; float64 throughout.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import ot
+from joblib import Parallel, delayed
+from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.exceptions import ConvergenceWarning
+
+Array = npt.NDArray[np.float64]
+
+#: A class whose n × K exceeds this is large: fewer restarts, and classes go to parallel processes.
+LARGE = 20_000
+
+
+@dataclass(frozen=True)
+class Barycenter:
+    """Support points (K, D), their weights (K,) summing to one, and the exact W2² to the features."""
+
+    points_KD: Array
+    weights_K: Array
+    w2sq: float
+
+
+def w2_squared(features_nD: Array, points_KD: Array, weights_K: Array) -> float:
+    """Exact squared 2-Wasserstein distance of the uniform measure on the features to the weighted points."""
+    mass_n = np.full(len(features_nD), 1 / len(features_nD))
+    return float(ot.emd2(mass_n, weights_K, ot.dist(features_nD, points_KD), numItermax=2_000_000))
+
+
+def solve(
+    features_nD: Array, ipc: int, weights: str, iterations: int, tolerance: float, restarts: int, seed: int
+) -> Barycenter:
+    """Barycenter of one class.
+
+    ``weights`` is "uniform" or "optimized". More points than features repeats features. Raises ValueError for an
+    empty class.
+    """
+    features_nD = np.ascontiguousarray(features_nD, dtype=np.float64)
+    if not len(features_nD):
+        raise ValueError("a barycenter needs at least one feature")
+    if weights == "optimized":
+        return _optimized(features_nD, ipc, iterations, _starts(len(features_nD) * ipc, restarts), seed)
+    return _uniform(features_nD, ipc, iterations, tolerance, _starts(len(features_nD) * ipc, restarts), seed)
+
+
+def _starts(size: int, restarts: int) -> int:
+    return restarts or (10 if size <= LARGE else 2)
+
+
+def _seeds(seed: int, count: int) -> list[int]:
+    return [int(value) for value in np.random.SeedSequence(seed).generate_state(count)]
+
+
+def _k_means(features_nD: Array, ipc: int, iterations: int, seed: int) -> Array:
+    with warnings.catch_warnings():
+        # Fewer distinct features than points is a case we handle, not a fault.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return np.asarray(KMeans(ipc, n_init=1, max_iter=iterations, random_state=seed).fit(features_nD).cluster_centers_)
+
+
+def _optimized(features_nD: Array, ipc: int, iterations: int, starts: int, seed: int) -> Barycenter:
+    distinct_uD, inverse_n = np.unique(features_nD, axis=0, return_inverse=True)
+    if len(distinct_uD) <= ipc:
+        return _repeated(distinct_uD, np.bincount(inverse_n.reshape(-1)) / len(features_nD), ipc)
+    best: Barycenter | None = None
+    for start in _seeds(seed, starts):
+        points_KD = _k_means(features_nD, ipc, max(iterations, 300), start)
+        found = _cells(features_nD, points_KD)
+        if best is None or found.w2sq < best.w2sq:
+            best = found
+    assert best is not None
+    return best
+
+
+def _cells(features_nD: Array, points_KD: Array) -> Barycenter:
+    """Centres and shares of the nearest-point cells; an empty cell is re-seeded at the worst-served feature."""
+    for _ in range(2 * len(points_KD)):
+        cost_nK = ot.dist(features_nD, points_KD)
+        cell_n = cost_nK.argmin(axis=1)
+        counts_K = np.bincount(cell_n, minlength=len(points_KD))
+        empty = np.flatnonzero(counts_K == 0)
+        if not len(empty):
+            break
+        points_KD = points_KD.copy()
+        points_KD[empty[0]] = features_nD[cost_nK.min(axis=1).argmax()]
+    sums_KD = np.zeros_like(points_KD)
+    np.add.at(sums_KD, cell_n, features_nD)
+    centres_KD = sums_KD / counts_K[:, None]
+    weights_K = counts_K / len(features_nD)
+    return Barycenter(centres_KD, weights_K, w2_squared(features_nD, centres_KD, weights_K))
+
+
+def _repeated(distinct_uD: Array, mass_u: Array, ipc: int) -> Barycenter:
+    """At least as many points as distinct features: repeat them and share their mass, so W2² is zero."""
+    index_K = np.arange(ipc) % len(distinct_uD)
+    copies_u = np.bincount(index_K, minlength=len(distinct_uD))
+    return Barycenter(distinct_uD[index_K], (mass_u / copies_u)[index_K], 0.0)
+
+
+def _uniform(
+    features_nD: Array, ipc: int, iterations: int, tolerance: float, starts: int, seed: int
+) -> Barycenter:
+    if ipc >= len(features_nD):
+        # Cyclic repetition is the optimum when n divides K, and the start otherwise.
+        return refine(features_nD, features_nD[np.arange(ipc) % len(features_nD)], iterations, tolerance)
+    best: Barycenter | None = None
+    for number, start in enumerate(_seeds(seed, starts)):
+        if number % 2 == 0:
+            initial = _k_means(features_nD, ipc, 30, start)
+        else:
+            initial = np.asarray(kmeans_plusplus(features_nD, ipc, random_state=start)[0])
+        found = refine(features_nD, initial, iterations, tolerance)
+        if best is None or found.w2sq < best.w2sq:
+            best = found
+    assert best is not None
+    return best
+
+
+def refine(features_nD: Array, points_KD: Array, iterations: int, tolerance: float) -> Barycenter:
+    """Alternate exact plan and barycentric projection from given points, uniform weights, until W2² settles."""
+    mass_n = np.full(len(features_nD), 1 / len(features_nD))
+    weights_K = np.full(len(points_KD), 1 / len(points_KD))
+    previous = np.inf
+    for _ in range(iterations):
+        cost_nK = ot.dist(features_nD, points_KD)
+        plan_nK = ot.emd(mass_n, weights_K, cost_nK, numItermax=2_000_000)
+        current = float((plan_nK * cost_nK).sum())
+        points_KD = plan_nK.T @ features_nD / weights_K[:, None]
+        if previous - current <= tolerance * max(previous, 1e-300):
+            break
+        previous = current
+    return Barycenter(points_KD, weights_K, w2_squared(features_nD, points_KD, weights_K))
+
+
+def solve_all(
+    classes: Sequence[Array],
+    ipc: int,
+    weights: str,
+    iterations: int,
+    tolerance: float,
+    restarts: int,
+    seeds: Sequence[int],
+    processes: int = 1,
+    after_class: Callable[[int], None] = lambda done: None,
+) -> list[Barycenter]:
+    """Barycenters of many classes, in order; large classes in parallel processes, with equal results."""
+    large = max((len(features) for features in classes), default=0) * ipc > LARGE
+    jobs = processes if large and len(classes) > 1 else 1
+    work: Iterator[Barycenter] = Parallel(n_jobs=jobs, return_as="generator")(
+        delayed(solve)(features, ipc, weights, iterations, tolerance, restarts, seed)
+        for features, seed in zip(classes, seeds, strict=True)
+    )
+    found = []
+    for barycenter in work:
+        found.append(barycenter)
+        after_class(len(found))
+    return found

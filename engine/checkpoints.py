@@ -1,0 +1,92 @@
+"""Checkpoints that survive a crash while they are written: two slots, checksums, newest intact one wins.
+
+A checkpoint is a safetensors file; its loop state (epoch, iteration, …) is JSON in the file's metadata. The file
+is preceded by the SHA-256 of its content, so a torn or damaged file is recognised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+
+from engine.rundir import write_whole
+
+DIGEST_BYTES = 32
+SLOTS = ("a", "b")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Tensors and loop state of an intact checkpoint."""
+
+    tensors: dict[str, torch.Tensor]
+    state: dict[str, Any]
+
+
+def pack(tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> bytes:
+    """A checkpoint's bytes."""
+    host = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    body = safetensors.torch.save(host, metadata={"state": json.dumps(state)})
+    return hashlib.sha256(body).digest() + body
+
+
+def unpack(data: bytes) -> Loaded:
+    """The inverse of ``pack``. Raises ValueError for damaged data."""
+    body = data[DIGEST_BYTES:]
+    if hashlib.sha256(body).digest() != data[:DIGEST_BYTES]:
+        raise ValueError("checksum does not match")
+    header_bytes = int.from_bytes(body[:8], "little")
+    header = json.loads(body[8 : 8 + header_bytes])
+    return Loaded(safetensors.torch.load(body), json.loads(header["__metadata__"]["state"]))
+
+
+def write(path: Path, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+    """Write one checkpoint file, whole or not at all."""
+    write_whole(path, pack(tensors, state))
+
+
+def read(path: Path) -> Loaded:
+    """Read one checkpoint file. Raises OSError or ValueError."""
+    return unpack(path.read_bytes())
+
+
+class Slots:
+    """The last two checkpoints of one piece of work, written in turn."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._paths = [folder / f"{name}.{slot}.ckpt" for slot in SLOTS]
+        self._serial = 0
+
+    def load(self, warn: Callable[[str], None]) -> Loaded | None:
+        """The newest intact checkpoint; ``warn`` is told of a damaged one."""
+        found: list[Loaded] = []
+        for path in self._paths:
+            try:
+                found.append(read(path))
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+                warn(f"checkpoint {path.name} is damaged ({error}); falling back to the one before it")
+        if not found:
+            return None
+        newest = max(found, key=lambda loaded: int(loaded.state["serial"]))
+        self._serial = int(newest.state["serial"])
+        return newest
+
+    def save(self, tensors: dict[str, torch.Tensor], **state: Any) -> None:
+        """Write over the older slot."""
+        self._serial += 1
+        write(self._paths[self._serial % 2], tensors, {**state, "serial": self._serial})
+
+    def clear(self) -> None:
+        """Remove both, once the work they protect is done."""
+        for path in self._paths:
+            path.unlink(missing_ok=True)

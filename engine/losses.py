@@ -1,0 +1,204 @@
+"""Recovery losses: feature, per-class or global BatchNorm, cross-entropy and image priors.
+
+Every chunk-wide term is a function of per-image quantities (first and second moment of each BatchNorm input,
+features, cross-entropy) that are linear to collect. So a chunk can be computed in micro-batches **exactly**: one
+pass without gradients takes the moments, the derivative of the loss to them is fixed, and a second pass
+back-propagates each micro-batch against it (`surrogate`).
+
+Sources: equations of Liu et al. (ICCV 2025) for ``semantics = "paper"``; the behaviour of the authors' code
+(un-squared norms, means over classes) for ``"reference"``. Shapes: B images of a chunk, G groups (the classes of
+a chunk, or one group of everything), F channels, D feature size, L layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+
+class _ShiftedMoments(torch.autograd.Function):
+    """First and second moment of each image and channel about a given shift.
+
+    Written by hand because autograd would keep a shifted copy of every activation: the gradient needs only the
+    input itself, which the network holds anyway.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inputs_BFHW: torch.Tensor, shift_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        ctx.save_for_backward(inputs_BFHW, shift_BF)
+        shifted = (inputs_BFHW.float() - shift_BF[:, :, None, None]).flatten(2)
+        second = torch.linalg.vector_norm(shifted, dim=2).square_().div_(shifted.shape[2])
+        return shifted.mean(2), second
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        inputs_BFHW, shift_BF = ctx.saved_tensors
+        to_first_BF, to_second_BF = gradients
+        pixels = inputs_BFHW.shape[2] * inputs_BFHW.shape[3]
+        slope_BF = to_second_BF * (2 / pixels)
+        offset_BF = to_first_BF / pixels - slope_BF * shift_BF
+        gradient = torch.addcmul(
+            offset_BF[:, :, None, None].to(inputs_BFHW.dtype),
+            inputs_BFHW,
+            slope_BF[:, :, None, None].to(inputs_BFHW.dtype),
+        )
+        return gradient, None
+
+
+def image_moments(inputs_BFHW: torch.Tensor, shift_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of (x - shift) and of (x - shift)² over height and width, each (B, F), in float32 or better."""
+    if inputs_BFHW.dtype == torch.float64:
+        shifted = inputs_BFHW - shift_BF[:, :, None, None]
+        return shifted.mean((2, 3)), shifted.square().mean((2, 3))
+    first, second = _ShiftedMoments.apply(inputs_BFHW, shift_BF)  # type: ignore[no-untyped-call]
+    return first, second
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a chunk is matched to, on the device.
+
+    ``mean_GF``/``var_GF``: one tensor a layer. ``group_B``: the group of each image. ``share_GB``: weight of each
+    image within its group (rows sum to 1). ``features_BD``: barycenter of each image, or None for no feature term.
+    """
+
+    labels_B: torch.Tensor
+    group_B: torch.Tensor
+    share_GB: torch.Tensor
+    mean_GF: tuple[torch.Tensor, ...]
+    var_GF: tuple[torch.Tensor, ...]
+    features_BD: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Coefficients and semantics of the total; see ``RecoverConfig`` for their meaning."""
+
+    ce: float
+    feature: float
+    bn: float
+    first_bn_multiplier: float = 1.0
+    semantics: str = "reference"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Per-image quantities of a chunk or a micro-batch: moments a layer (B, F), features (B, D), CE (B,)."""
+
+    first_BF: tuple[torch.Tensor, ...]
+    second_BF: tuple[torch.Tensor, ...]
+    features_BD: torch.Tensor
+    ce_B: torch.Tensor
+
+    def tensors(self) -> list[torch.Tensor]:
+        return [*self.first_BF, *self.second_BF, self.features_BD, self.ce_B]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Scalars of a chunk; ``bn_L`` is the term of each layer before the multiplier of the first."""
+
+    total: torch.Tensor
+    ce: torch.Tensor
+    feature: torch.Tensor
+    bn: torch.Tensor
+    bn_L: torch.Tensor
+
+
+def collect(
+    logits_BC: torch.Tensor,
+    features_BD: torch.Tensor,
+    inputs: list[torch.Tensor],
+    targets: Targets,
+    rows: slice = slice(None),
+) -> Collected:
+    """Per-image quantities of the images ``rows`` of a chunk from the teacher's forward pass of them."""
+    group_B = targets.group_B[rows]
+    moments = [image_moments(x, mean_GF[group_B]) for x, mean_GF in zip(inputs, targets.mean_GF, strict=True)]
+    return Collected(
+        tuple(first for first, _ in moments),
+        tuple(second for _, second in moments),
+        features_BD if features_BD.dtype == torch.float64 else features_BD.float(),
+        functional.cross_entropy(logits_BC.float(), targets.labels_B[rows], reduction="none"),
+    )
+
+
+def join(parts: list[Collected]) -> Collected:
+    """The quantities of a chunk from those of its micro-batches, in order."""
+    layers = range(len(parts[0].first_BF))
+    return Collected(
+        tuple(torch.cat([part.first_BF[layer] for part in parts]) for layer in layers),
+        tuple(torch.cat([part.second_BF[layer] for part in parts]) for layer in layers),
+        torch.cat([part.features_BD for part in parts]),
+        torch.cat([part.ce_B for part in parts]),
+    )
+
+
+def chunk_loss(collected: Collected, targets: Targets, coefficients: Coefficients) -> Terms:
+    """All terms of a chunk.
+
+    Reference: feature = ‖F − B‖ over the chunk; BN of a layer = mean_g ‖Δmean‖ + mean_g ‖Δvar‖.
+    Paper: the sums of squares of the same. Cross-entropy is the mean over the chunk.
+    """
+    squared = coefficients.semantics == "paper"
+    layers = [
+        _bn_term(first, second, targets.share_GB, var_GF, squared)
+        for first, second, var_GF in zip(collected.first_BF, collected.second_BF, targets.var_GF, strict=True)
+    ]
+    ce = collected.ce_B.mean()
+    bn_L = torch.stack(layers) if layers else ce.new_zeros(0)
+    bn = bn_L.sum()
+    if layers and coefficients.first_bn_multiplier != 1.0:
+        bn = bn + (coefficients.first_bn_multiplier - 1.0) * bn_L[0]
+    if targets.features_BD is None:
+        feature = torch.zeros_like(ce)
+    else:
+        difference = collected.features_BD - targets.features_BD
+        feature = difference.square().sum() if squared else torch.linalg.vector_norm(difference)
+    total = coefficients.ce * ce + coefficients.feature * feature + coefficients.bn * bn
+    return Terms(total, ce, feature, bn, bn_L)
+
+
+def _bn_term(
+    first_BF: torch.Tensor, second_BF: torch.Tensor, share_GB: torch.Tensor, var_GF: torch.Tensor, squared: bool
+) -> torch.Tensor:
+    """BN term of one layer. The shift is the target mean, so the first moment *is* the difference of means."""
+    mean_difference_GF = share_GB @ first_BF
+    var_difference_GF = share_GB @ second_BF - mean_difference_GF.square() - var_GF
+    if squared:
+        return mean_difference_GF.square().sum() + var_difference_GF.square().sum()
+    return (
+        torch.linalg.vector_norm(mean_difference_GF, dim=1).mean()
+        + torch.linalg.vector_norm(var_difference_GF, dim=1).mean()
+    )
+
+
+def derivatives(collected: Collected, targets: Targets, coefficients: Coefficients) -> tuple[Terms, Collected]:
+    """Terms of a chunk and the derivative of the total to every per-image quantity (no network involved)."""
+    leaves = [tensor.detach().requires_grad_() for tensor in collected.tensors()]
+    layers = len(collected.first_BF)
+    with torch.enable_grad():
+        point = Collected(tuple(leaves[:layers]), tuple(leaves[layers : 2 * layers]), leaves[-2], leaves[-1])
+        terms = chunk_loss(point, targets, coefficients)
+        gradients = torch.autograd.grad(terms.total, leaves, materialize_grads=True)
+    return terms, Collected(gradients[:layers], gradients[layers : 2 * layers], gradients[-2], gradients[-1])
+
+
+def surrogate(collected: Collected, gradients: Collected, rows: slice) -> torch.Tensor:
+    """A scalar of a micro-batch whose gradient to the images is the chunk's total's."""
+    return torch.stack(
+        [(value * to[rows]).sum() for value, to in zip(collected.tensors(), gradients.tensors(), strict=True)]
+    ).sum()
+
+
+def image_prior(images_BCHW: torch.Tensor, tv: float, l2: float) -> torch.Tensor:
+    """Total-variation (L2 norms of the four neighbour differences) and L2 priors of SRe2L's scripts."""
+    horizontal = images_BCHW[:, :, :, :-1] - images_BCHW[:, :, :, 1:]
+    vertical = images_BCHW[:, :, :-1, :] - images_BCHW[:, :, 1:, :]
+    falling = images_BCHW[:, :, :-1, :-1] - images_BCHW[:, :, 1:, 1:]
+    rising = images_BCHW[:, :, 1:, :-1] - images_BCHW[:, :, :-1, 1:]
+    variation = sum(torch.linalg.vector_norm(part) for part in (horizontal, vertical, falling, rising))
+    return tv * variation + l2 * torch.linalg.vector_norm(images_BCHW)
