@@ -1,0 +1,101 @@
+"""``python -m engine RUN_DIR``: run the pipeline of a run directory. Also ``check``, ``doctor`` and ``prepare``.
+
+Errors become an ``end`` event and an exit code: 0 finished, 1 failed, 2 bad input, 3 stopped. This is the one
+place where they do.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from engine import events, rundir
+from engine.errors import EngineError, RunDirError, Stopped
+
+USAGE = "usage: python -m engine RUN_DIR | check | doctor | prepare NAME SOURCE TARGET"
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["check"]:
+        from engine.check import check_stdin
+
+        return check_stdin()
+    if arguments[:1] == ["doctor"]:
+        from engine.check import doctor
+
+        return doctor()
+    if arguments[:1] == ["prepare"] and len(arguments) == 4:
+        return _prepare(*arguments[1:])
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print(USAGE, file=sys.stderr)
+        return 2
+    run = rundir.RunDir(Path(arguments[0]).resolve())
+    if not run.config_file.is_file():
+        print(f"{run.path} is no run directory: it holds no config.toml\n  {USAGE}", file=sys.stderr)
+        return 2
+    try:
+        with rundir.hold_lock(run) as locked:
+            return _run(run, locked)
+    except RunDirError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+def _prepare(name: str, source: str, target: str) -> int:
+    from engine.data.prepare import prepare
+
+    def progress(done: int, total: int) -> None:
+        if done % 5000 == 0 or done == total:
+            print(f"{done}/{total}", file=sys.stderr, flush=True)
+
+    try:
+        facts = prepare(name, Path(source).expanduser(), Path(target).expanduser(), progress)
+    except EngineError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(facts)
+    return 0
+
+
+def _run(run: rundir.RunDir, locked: bool) -> int:
+    """Run the pipeline under the lock; every way out leaves an ``end`` event."""
+    started = time.monotonic()
+    writer = events.Writer(run.events_file)
+    try:
+        rundir.write_process(run, {})
+        if not locked:
+            writer.write(events.Log(message="no file lock here; liveness is by heartbeat", level="warning"))
+        end = _outcome(run, writer)
+    except OSError as error:
+        end = events.End(status="failed", error=type(error).__name__, message=str(error)), 1
+    event, code = end
+    event.seconds = round(time.monotonic() - started, 3)
+    writer.write(event)
+    writer.close()
+    return code
+
+
+def _outcome(run: rundir.RunDir, writer: events.Writer) -> tuple[events.End, int]:
+    try:
+        from engine.session import work
+
+        work(run, writer.write)
+    except Stopped as stop:
+        return events.End(status="stopped", message=stop.message), stop.exit_code
+    except EngineError as error:
+        print(error, file=sys.stderr)
+        end = events.End(
+            status="failed", error=type(error).__name__, message=error.message, remedy=error.remedy
+        )
+        return end, error.exit_code
+    except Exception as error:
+        # A fault of ours or of the machine: the traceback goes to console.log, one line to the event.
+        traceback.print_exc()
+        return events.End(status="failed", error=type(error).__name__, message=str(error) or repr(error)), 1
+    return events.End(status="finished"), 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

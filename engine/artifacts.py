@@ -1,0 +1,45 @@
+"""Content-addressed cache of stage outputs: teachers, statistics, barycenters. Torch-free.
+
+A key is a hash of everything that determines the output, so a sweep over λ recomputes only recovery onward and a
+changed teacher can never meet stale barycenters. Files appear whole; a damaged one is recomputed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.rundir import home, write_whole
+
+#: Raised when a stage's output changes meaning; part of every key.
+FORMAT = 1
+
+
+def key_of(**facts: Any) -> str:
+    """Hash of plain facts, independent of their order."""
+    text = json.dumps({"format": FORMAT, **facts}, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Files under ``$WMDD_HOME/cache``; with ``enabled`` false nothing is found or kept."""
+
+    enabled: bool = True
+
+    def path(self, kind: str, key: str) -> Path:
+        return home() / "cache" / f"{kind}-{key}.ckpt"
+
+    def find(self, kind: str, key: str) -> Path | None:
+        path = self.path(kind, key)
+        return path if self.enabled and path.is_file() else None
+
+    def keep(self, kind: str, key: str, data: bytes) -> None:
+        """Store an output. Raises OSError (a full disk); the caller decides that a run can do without a cache."""
+        if self.enabled:
+            path = self.path(kind, key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, data)

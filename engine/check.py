@@ -1,0 +1,81 @@
+"""Questions that need torch, asked of a subprocess by the app and the commands: ``check`` and ``doctor``.
+
+Each prints one JSON object as the last line of stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import torch
+
+from engine import config, models
+from engine.catalog import dataset_facts
+from engine.data import load_dataset
+from engine.errors import EngineError
+from engine.models.checkpoint import load_teacher
+from engine.models.instrument import bn_layers
+from engine.report import versions
+from engine.session import choose_device
+
+
+def examine(settings: config.RunConfig) -> dict[str, Any]:
+    """Facts of the data set, teacher and device of a configuration. Raises EngineError where one is unusable.
+
+    Decodes nothing of a large set: facts come from the catalog; only the built-in digits are loaded.
+    """
+    device = choose_device(settings.run.device)
+    if settings.data.dataset == "digits":
+        dataset = load_dataset(settings.data, settings.seed, torch.device("cpu"))
+        classes, train, val = len(dataset.class_names), len(dataset.train), len(dataset.val)
+    else:
+        facts = dataset_facts(settings.data.dataset, settings.data.path)
+        if facts.problem:
+            raise config.ConfigError(f"data.path = '{settings.data.path}': {facts.problem}")
+        classes, train, val = facts.classes, facts.train_images, facts.val_images
+    network = models.build(
+        settings.teacher.arch, classes, settings.data.resolution, settings.teacher.stem, settings.teacher.width
+    )
+    models.require_batchnorm(network)
+    if settings.teacher.source != "train":
+        network = load_teacher(settings, classes, torch.device("cpu"))
+    return {
+        "dataset": {"classes": classes, "train_images": train, "val_images": val},
+        "teacher": {
+            "arch": settings.teacher.arch,
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "bn_layers": len(bn_layers(network)),
+        },
+        "device": str(device),
+    }
+
+
+def check_stdin() -> int:
+    """Read TOML from stdin, print whether it can run. Exit code 0 or 2."""
+    try:
+        answer = {"ok": True, **examine(config.from_toml(sys.stdin.read()))}
+    except EngineError as error:
+        print(json.dumps({"ok": False, "error": error.message, "remedy": error.remedy}))
+        return error.exit_code
+    print(json.dumps(answer))
+    return 0
+
+
+def doctor() -> int:
+    """Print what PyTorch sees of this machine."""
+    available = torch.cuda.is_available()
+    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count() if available else 0)]
+    print(
+        json.dumps(
+            {
+                "versions": versions(),
+                "cuda": available,
+                "cuda_build": torch.version.cuda,
+                "devices": [{"name": one.name, "memory": one.total_memory} for one in devices],
+                "threads": torch.get_num_threads(),
+            }
+        )
+    )
+    return 0

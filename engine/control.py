@@ -1,0 +1,69 @@
+"""How a run is interrupted: signals and requests in ``RUN/control`` become flags that stages ask for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from types import FrameType
+
+from engine.rundir import RunDir
+
+POLL_SECONDS = 0.2
+SECOND_INTERRUPT_SECONDS = 3.0
+
+
+class Control:
+    """SIGTERM and SIGINT ask to stop, SIGUSR1 to checkpoint; a second SIGINT within 3 s ends the process at once."""
+
+    def __init__(self, run: RunDir) -> None:
+        self._run = run
+        self._stop = False
+        self._checkpoint = False
+        self.paused = False
+        self._polled = 0.0
+        self._interrupted_at = float("-inf")
+
+    def install(self) -> None:
+        """Take over the signals of this process."""
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGINT, self._on_interrupt)
+        signal.signal(signal.SIGUSR1, self._on_checkpoint)
+
+    def _on_stop(self, _signal: int, _frame: FrameType | None) -> None:
+        self._stop = True
+
+    def _on_interrupt(self, _signal: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self._interrupted_at < SECOND_INTERRUPT_SECONDS:
+            os._exit(130)
+        self._interrupted_at = now
+        self._stop = True
+
+    def _on_checkpoint(self, _signal: int, _frame: FrameType | None) -> None:
+        self._checkpoint = True
+
+    def _poll(self) -> None:
+        now = time.monotonic()
+        if now - self._polled < POLL_SECONDS:
+            return
+        self._polled = now
+        self._stop = self._run.take_request("stop") or self._stop
+        self._checkpoint = self._run.take_request("checkpoint-now") or self._checkpoint
+        if self._run.take_request("pause"):
+            self.paused = True
+        if self._run.take_request("unpause"):
+            self.paused = False
+
+    def interrupted(self) -> bool:
+        """True once the run must stop. Blocks while it is paused."""
+        self._poll()
+        while self.paused and not self._stop:
+            time.sleep(POLL_SECONDS)
+            self._poll()
+        return self._stop
+
+    def checkpoint_due(self) -> bool:
+        """True once for each request to checkpoint now."""
+        due, self._checkpoint = self._checkpoint, False
+        return due
