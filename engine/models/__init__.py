@@ -1,0 +1,83 @@
+"""Teachers and students by name, built and initialised deterministically."""
+
+from __future__ import annotations
+
+import difflib
+
+import torch
+import torchvision
+from torch import nn
+
+from engine.errors import ConfigError
+from engine.models.convnet import ConvNet
+from engine.models.instrument import bn_layers
+from engine.randomness import derive_seed
+
+CONVNETS = {"convnet3": 3, "convnet4": 4}
+SMALL_RESOLUTION = 64
+
+
+def names() -> list[str]:
+    """All architectures that can be built."""
+    return [*CONVNETS, *torchvision.models.list_models(module=torchvision.models)]
+
+
+def build(arch: str, classes: int, resolution: int, stem: str = "auto", width: int = 64) -> nn.Module:
+    """A network for square images, initialised from a fixed seed. Raises ConfigError for an unknown name or stem.
+
+    ResNet stems: "standard" 7×7 stride 2 and pooling; "small" 3×3 stride 1 without pooling (what "auto" takes up to
+    64 px); "tiny" 3×3 stride 2 padding 3 without pooling (the authors' for Tiny-ImageNet).
+    """
+    known = names()
+    if arch not in known:
+        near = difflib.get_close_matches(arch, known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise ConfigError(f"unknown architecture '{arch}'{hint}", "`wmdd-tui teachers` lists those that can be built")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        if arch in CONVNETS:
+            return ConvNet(CONVNETS[arch], width, classes)
+        arguments = {"image_size": resolution} if arch.startswith("vit_") else {}
+        if arch == "googlenet":
+            arguments = {"aux_logits": False, "init_weights": True}
+        if arch == "inception_v3":
+            arguments = {"aux_logits": False, "init_weights": True}
+        network = torchvision.models.get_model(arch, weights=None, num_classes=classes, **arguments)
+        if isinstance(network, torchvision.models.ResNet):
+            _set_stem(network, stem, resolution)
+        elif stem not in ("auto", "standard"):
+            raise ConfigError(f"teacher.stem = '{stem}' is for ResNets; {arch} has only its own", "use stem = 'auto'")
+    return network
+
+
+def _set_stem(network: nn.Module, stem: str, resolution: int) -> None:
+    if stem == "auto":
+        stem = "small" if resolution <= SMALL_RESOLUTION else "standard"
+    if stem == "standard":
+        return
+    stride, padding = (1, 1) if stem == "small" else (2, 3)
+    network.conv1 = nn.Conv2d(3, 64, 3, stride=stride, padding=padding, bias=False)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+
+
+def initialise(network: nn.Module, seed: int, *keys: str | int) -> None:
+    """Reset every layer's parameters from one purpose's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights", *keys))
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+
+
+def require_batchnorm(network: nn.Module) -> None:
+    """Raises ConfigError for a teacher without BatchNorm, which the method matches."""
+    if not bn_layers(network):
+        raise ConfigError(
+            f"teacher {type(network).__name__} has no BatchNorm layer, whose statistics recovery matches",
+            "take a teacher with BatchNorm: resnet18, convnet3, vgg11_bn, …",
+        )

@@ -1,0 +1,163 @@
+"""Loading teachers and students: strict, and never executing anybody's pickle.
+
+Accepted: torchvision state_dicts, the authors' ``{"model": state_dict, "args": Namespace, …}`` (key names mapped),
+``{"state_dict": …}``, and safetensors files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+import torchvision
+from torch import nn
+
+from engine import config, rundir
+from engine.errors import CheckpointError, InputError
+from engine.models.instrument import classifier_layer
+
+PREFIXES = ("module.", "_orig_mod.")
+
+
+def _allowed() -> list[object]:
+    """Exactly the types that the authors' files hold beside tensors: Namespace and NumPy scalars."""
+    import numpy._core.multiarray as multiarray
+
+    dtypes = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "b1")]
+    return [
+        argparse.Namespace,
+        np.dtype,
+        (multiarray.scalar, "numpy.core.multiarray.scalar"),
+        (multiarray.scalar, "numpy._core.multiarray.scalar"),
+        *dtypes,
+    ]
+
+
+def load_state(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a checkpoint file, float32, with torchvision's key names. Raises CheckpointError."""
+    try:
+        if path.stat().st_size == 0:
+            raise CheckpointError(f"checkpoint {path} is empty (0 bytes)", "copy or download it again")
+        if path.suffix == ".safetensors":
+            content: object = safetensors.torch.load_file(path)
+        else:
+            with torch.serialization.safe_globals(_allowed()):  # type: ignore[arg-type]
+                content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"no checkpoint file {path}", "check teacher.path") from None
+    except IsADirectoryError:
+        raise CheckpointError(f"checkpoint {path} is a folder", "name the file in it") from None
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"checkpoint {path} is refused: it holds more than tensors and plain values ({_first_line(error)})",
+            "nothing of it was executed; save the state_dict alone",
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint: {_first_line(error)}", "copy or download it again"
+        ) from None
+    return _state_dict(content, path)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _state_dict(content: object, path: Path) -> dict[str, torch.Tensor]:
+    for key in ("model", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content:
+        raise CheckpointError(f"{path} holds no state_dict but {type(content).__name__}")
+    state = {}
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            raise CheckpointError(f"{path} holds no state_dict: entry {str(key)[:60]!r} is no tensor")
+        state[_plain_name(key)] = value.float() if value.is_floating_point() else value
+    return state
+
+
+def _plain_name(key: str) -> str:
+    for prefix in PREFIXES:
+        key = key.removeprefix(prefix)
+    return key.replace("downsample.conv.", "downsample.0.").replace("downsample.norm.", "downsample.1.")
+
+
+def load_into(network: nn.Module, state: dict[str, torch.Tensor], path: Path, classes: int) -> None:
+    """Load strictly. Raises CheckpointError naming the class count or the first keys and shapes that differ."""
+    own = network.state_dict()
+    last = next(name for name, module in network.named_modules() if module is classifier_layer(network))
+    found = state.get(f"{last}.weight")
+    if found is not None and found.shape[0] != classes:
+        raise CheckpointError(
+            f"checkpoint {path} is for {found.shape[0]} classes; the data set has {classes}",
+            "take a teacher trained on this data set, or teacher.source = 'train'",
+        )
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
+    if missing or unexpected or shapes:
+        parts = []
+        if missing:
+            parts.append(f"{len(missing)} tensors missing (first: {missing[0]})")
+        if unexpected:
+            parts.append(f"{len(unexpected)} unexpected (first: {unexpected[0]})")
+        if shapes:
+            key = shapes[0]
+            parts.append(f"{len(shapes)} of another shape (first: {key} {tuple(state[key].shape)}, "
+                         f"needed {tuple(own[key].shape)})")
+        raise CheckpointError(
+            f"checkpoint {path} is not of this architecture: " + "; ".join(parts),
+            "set teacher.arch, teacher.stem and teacher.width to those it was trained with",
+        )
+    network.load_state_dict({key: state.get(key, own[key]) for key in own})
+
+
+def load_teacher(settings: config.RunConfig, classes: int, device: torch.device) -> nn.Module:
+    """The teacher of ``teacher.source`` "torchvision", "checkpoint" or "run". Raises InputError subclasses."""
+    from engine.models import build
+
+    teacher = settings.teacher
+    network = build(teacher.arch, classes, settings.data.resolution, teacher.stem, teacher.width)
+    if teacher.source == "torchvision":
+        path, state = Path(f"torchvision:{teacher.arch}:{teacher.weights}"), _torchvision_state(teacher)
+    elif teacher.source == "checkpoint":
+        path = Path(teacher.path)
+        state = load_state(path)
+    else:
+        path = rundir.find(teacher.path).checkpoints / "teacher.safetensors"
+        if not path.is_file():
+            raise CheckpointError(f"run '{teacher.path}' has no teacher yet", "choose a run whose squeeze has finished")
+        state = load_state(path)
+    load_into(network, state, path, classes)
+    return network.to(device)
+
+
+def _torchvision_state(teacher: config.TeacherConfig) -> dict[str, torch.Tensor]:
+    try:
+        weights = torchvision.models.get_model_weights(teacher.arch)[teacher.weights]
+    except (KeyError, ValueError):
+        known = [member.name for member in torchvision.models.get_model_weights(teacher.arch)]
+        raise InputError(
+            f"teacher.weights = '{teacher.weights}': torchvision has no such weights for {teacher.arch}",
+            f"use one of {', '.join(known)} or DEFAULT",
+        ) from None
+    try:
+        return dict(weights.get_state_dict(progress=False, check_hash=True))
+    except (URLError, OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"torchvision weights {weights} cannot be downloaded: {_first_line(error)}",
+            "download them elsewhere and use teacher.source = 'checkpoint'",
+        ) from None
+
+
+def save_safetensors(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
+    """Write a network's tensors, whole or not at all. Raises OSError."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    rundir.write_whole(path, safetensors.torch.save(tensors, metadata=metadata))

@@ -1,0 +1,21 @@
+"""Options and fixtures of the whole suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+VECTORS = Path(__file__).parent / "reference" / "vectors.npz"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--vectors", default=str(VECTORS), help="reference vectors (.npz) to reproduce")
+
+
+@pytest.fixture(autouse=True)
+def wmdd_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test has a home of its own."""
+    home = tmp_path / "wmdd-home"
+    monkeypatch.setenv("WMDD_HOME", str(home))
+    return home
