@@ -16,6 +16,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from torch import nn
 
 from engine.rundir import write_whole
 
@@ -90,3 +91,22 @@ class Slots:
         """Remove both, once the work they protect is done."""
         for path in self._paths:
             path.unlink(missing_ok=True)
+
+
+def capture(network: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """A network and its optimiser's state as flat tensors."""
+    tensors = {f"network/{name}": tensor for name, tensor in network.state_dict().items()}
+    for index, values in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser/{index}/{k}": v for k, v in values.items() if isinstance(v, torch.Tensor)}
+    return tensors
+
+
+def restore(network: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """The inverse of ``capture``, into objects built alike."""
+    network.load_state_dict({k.removeprefix("network/"): v for k, v in tensors.items() if k.startswith("network/")})
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimiser/"):
+            _, index, name = key.split("/")
+            state.setdefault(int(index), {})[name] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})

@@ -31,10 +31,10 @@ from engine.models.instrument import Probe, bn_layers
 from engine.pictures import contact_sheet, image_path, png_bytes, to_pillow
 from engine.randomness import derive_seed
 from engine.recover import make_targets, plan_chunks, recover_chunk
-from engine.relabel import read_soft_labels, relabel
+from engine.relabel import relabel
 from engine.report import write_dataset_card, write_report
 from engine.rundir import write_whole
-from engine.softlabels import SyntheticSet
+from engine.softlabels import SyntheticSet, read_soft_labels
 from engine.squeeze import squeeze
 from engine.train import StudentResult, train_student
 

@@ -1,0 +1,193 @@
+"""Data sets: real images as uint8 on the device, with their classes and a fingerprint.
+
+Kinds: ``digits`` (built in), ``imagefolder``, ``cifar10``/``cifar100``, ``parquet``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from engine.config import DataConfig
+from engine.data import cifar, digits, imagefolder, parquet
+from engine.data.listing import Listing, Split
+from engine.data.source import ImageSource, ResidentSource, StreamedSource
+from engine.errors import DataError
+from engine.randomness import permutation
+
+__all__ = ["Dataset", "ImageSource", "load_dataset", "normalise"]
+
+#: Share of the free memory that decoded images may take before they are streamed.
+RESIDENT_SHARE = 0.4
+STATISTICS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "digits": ((0.305, 0.305, 0.305), (0.376, 0.376, 0.376)),
+}
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set ready for use. ``class_ids`` are folder names or wnids, ``class_names`` what people read."""
+
+    name: str
+    class_names: tuple[str, ...]
+    class_ids: tuple[str, ...]
+    resolution: int
+    train: ImageSource
+    val: ImageSource
+    fingerprint: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    skipped: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def normalise(images_NCHW: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+    """uint8 images to float32 in normalised space."""
+    mean_C = torch.tensor(mean, device=images_NCHW.device)[:, None, None]
+    std_C = torch.tensor(std, device=images_NCHW.device)[:, None, None]
+    return images_NCHW.float().div_(255).sub_(mean_C).div_(std_C)
+
+
+def load_dataset(
+    config: DataConfig,
+    seed: int,
+    device: torch.device,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Dataset:
+    """List, split and (where it fits) decode a data set. Raises DataError before any work for what is unusable."""
+    listing = _list(config)
+    train, val = _splits(listing, config, seed)
+    resident = _fits(config, len(train.items) + len(val.items), device)
+    skipped: list[str] = []
+    total = len(train.items) + len(val.items)
+    sources: list[ImageSource] = []
+    done = 0
+    for split in (train, val):
+        if resident:
+            images, kept = _decode_all(split, config, lambda count, base=done: progress(base + count, total))
+            skipped += [split.names[index] for index in range(len(split.items)) if index not in kept]
+            labels = split.labels_N[torch.tensor(sorted(kept), dtype=torch.int64)]
+            sources.append(ResidentSource(images, labels, device))
+        else:
+            sources.append(_stream(split, config, device))
+        done += len(split.items)
+    _require_every_class(sources[0].labels_N, listing, "after unreadable images were left out")
+    mean, std = STATISTICS.get(config.dataset, IMAGENET)
+    return Dataset(
+        name=listing.name,
+        class_names=listing.class_names,
+        class_ids=listing.class_ids,
+        resolution=config.resolution,
+        train=sources[0],
+        val=sources[1],
+        fingerprint=_fingerprint(listing, train, val, config, skipped),
+        mean=mean,
+        std=std,
+        skipped=tuple(skipped),
+        warnings=listing.warnings,
+    )
+
+
+def _list(config: DataConfig) -> Listing:
+    if config.dataset == "digits":
+        return digits.listing()
+    if config.dataset == "imagefolder":
+        return imagefolder.listing(config.path)
+    if config.dataset == "parquet":
+        return parquet.listing(config.path)
+    return cifar.listing(config.path, config.dataset)
+
+
+def _splits(listing: Listing, config: DataConfig, seed: int) -> tuple[Split, Split]:
+    """The set's own split, or a stratified one by seed; then at most ``max_per_class`` training images."""
+    _require_every_class(listing.train.labels_N, listing, "in the training images")
+    train, val = listing.train, listing.val
+    if val is None:
+        held: list[int] = []
+        for label in range(len(listing.class_ids)):
+            members = (train.labels_N == label).nonzero().flatten()
+            order = members[permutation(len(members), seed, "split", label)]
+            held += order[: max(1, round(config.val_fraction * len(members)))].tolist()
+        kept = sorted(set(range(len(train.items))) - set(held))
+        train, val = train.take(kept), train.take(sorted(held))
+        _require_every_class(train.labels_N, listing, "after the validation images were held out")
+    if config.max_per_class:
+        chosen: list[int] = []
+        for label in range(len(listing.class_ids)):
+            members = (train.labels_N == label).nonzero().flatten()
+            chosen += members[permutation(len(members), seed, "max-per-class", label)][: config.max_per_class].tolist()
+        train = train.take(sorted(chosen))
+    return train, val
+
+
+def _require_every_class(labels_N: torch.Tensor, listing: Listing, where: str) -> None:
+    counts = torch.bincount(labels_N, minlength=len(listing.class_ids))
+    empty = [listing.class_ids[label] for label in (counts == 0).nonzero().flatten().tolist()]
+    if empty:
+        raise DataError(
+            f"{listing.name}: class '{empty[0]}' has no image {where}"
+            + (f" (and {len(empty) - 1} more classes)" if len(empty) > 1 else ""),
+            "add images to it or remove its folder",
+        )
+
+
+def _fits(config: DataConfig, images: int, device: torch.device) -> bool:
+    if config.storage != "auto":
+        return config.storage == "device"
+    free = psutil.virtual_memory().available
+    if device.type == "cuda":
+        free = min(free, torch.cuda.mem_get_info(device)[0])
+    return images * 3 * config.resolution**2 < RESIDENT_SHARE * free
+
+
+def _decode_all(
+    split: Split, config: DataConfig, progress: Callable[[int], None]
+) -> tuple[torch.Tensor, set[int]]:
+    """Decode a split in threads (Pillow releases the interpreter lock); unreadable images end or are left out."""
+    size = config.resolution
+    images = torch.empty(len(split.items), 3, size, size, dtype=torch.uint8)
+    kept: set[int] = set()
+
+    def work(index: int) -> bool:
+        try:
+            images[index] = split.decode(index, size)
+        except DataError:
+            if config.on_corrupt == "error":
+                raise
+            return False
+        return True
+
+    with ThreadPoolExecutor(config.workers) as pool:
+        try:
+            for index, readable in enumerate(pool.map(work, range(len(split.items)))):
+                if readable:
+                    kept.add(index)
+                if index % 64 == 63 or index + 1 == len(split.items):
+                    progress(index + 1)
+        except DataError:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return (images if len(kept) == len(images) else images[torch.tensor(sorted(kept))]), kept
+
+
+def _stream(split: Split, config: DataConfig, device: torch.device) -> StreamedSource:
+    return StreamedSource(
+        lambda index: split.decode(index, config.resolution), split.labels_N, device, config.workers
+    )
+
+
+def _fingerprint(listing: Listing, train: Split, val: Split, config: DataConfig, skipped: list[str]) -> str:
+    digest = hashlib.sha256(f"{config.dataset} {config.resolution} {skipped}".encode())
+    for split in (train, val):
+        for name, mark, label in zip(split.names, split.marks, split.labels_N.tolist(), strict=True):
+            digest.update(f"{name}\x1f{mark}\x1f{label}\n".encode(errors="surrogateescape"))
+    digest.update("\x1f".join(listing.class_ids).encode(errors="surrogateescape"))
+    return digest.hexdigest()

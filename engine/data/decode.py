@@ -1,0 +1,38 @@
+"""One image file or byte string to a square uint8 RGB tensor."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from engine.errors import DataError
+
+
+def decode(content: Path | bytes, resolution: int, name: str) -> torch.Tensor:
+    """Decode, apply EXIF rotation, convert to RGB, cut the largest central square, resize (bilinear, antialiased).
+
+    Greyscale, palette, CMYK and transparent files are converted (transparency onto black). Raises DataError naming the file.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Broken EXIF and palette transparency are repaired by the conversion itself.
+            warnings.simplefilter("ignore", UserWarning)
+            with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as file:
+                image = ImageOps.exif_transpose(file).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"image {name} cannot be decoded: {error}", "repair or remove it, or set data.on_corrupt = 'skip'"
+        ) from None
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = (left, top, left + side, top + side)
+    if side != resolution:
+        image = image.resize((resolution, resolution), Image.Resampling.BILINEAR, box=square)
+    elif image.size != (side, side):
+        image = image.crop(square)
+    return torch.from_numpy(np.asarray(image).transpose(2, 0, 1).copy())

@@ -1,0 +1,72 @@
+"""ImageFolder trees: ``train/<class>/*.jpg`` with ``val/`` or ``test/``, or class folders alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from engine.catalog import IMAGE_SUFFIXES, class_folders, class_names, split_folders
+from engine.data.listing import Listing, Split
+from engine.errors import DataError
+
+
+def listing(path: str) -> Listing:
+    """List a tree. Raises DataError for a missing path, no classes, or splits whose classes differ."""
+    root = Path(path)
+    train_folder, val_folder = split_folders(root)
+    class_ids = tuple(folder.name for folder in class_folders(train_folder))
+    if not class_ids:
+        raise DataError(
+            f"data.path = '{path}': {train_folder} has no class folders",
+            "an ImageFolder tree is train/<class>/<image> and val/<class>/<image>",
+        )
+    outside: list[str] = []
+    train = _split(root, train_folder, class_ids, outside)
+    val = None
+    if val_folder is not None:
+        others = {folder.name for folder in class_folders(val_folder)}
+        if others != set(class_ids):
+            odd = sorted(others.symmetric_difference(class_ids))[0]
+            raise DataError(
+                f"data.path = '{path}': class '{odd}' is in only one of {train_folder.name}/ and {val_folder.name}/",
+                "give both splits the same class folders",
+            )
+        val = _split(root, val_folder, class_ids, outside)
+    warnings = (f"{len(outside)} links lead out of {root}, the first: {outside[0]}",) if outside else ()
+    names = class_names(root, class_ids)
+    return Listing(root.name, class_ids, names, train, val, warnings)
+
+
+def _split(root: Path, folder: Path, class_ids: tuple[str, ...], outside: list[str]) -> Split:
+    items: list[Path] = []
+    marks: list[str] = []
+    labels: list[int] = []
+    inside = root.resolve()
+    for label, class_id in enumerate(class_ids):
+        files = _image_files(folder / class_id)
+        if not files:
+            raise DataError(
+                f"class folder {folder / class_id} holds no image",
+                f"put images ({', '.join(sorted(IMAGE_SUFFIXES))}) there or remove the folder",
+            )
+        for entry, target in files:
+            if target is not None and not target.resolve().is_relative_to(inside):
+                outside.append(str(target))
+            facts = entry.stat()
+            items.append(Path(entry.path))
+            marks.append(f"{facts.st_size}-{facts.st_mtime_ns}")
+            labels.append(label)
+    names = [str(item.relative_to(root)) for item in items]
+    return Split(items, names, marks, torch.tensor(labels, dtype=torch.int64))
+
+
+def _image_files(folder: Path) -> list[tuple[os.DirEntry[str], Path | None]]:
+    """Image files below a class folder's top, sorted by name; links with their path."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES]
+        return [(e, Path(e.path) if e.is_symlink() else None) for e in sorted(found, key=lambda e: e.name)]
+    except OSError as error:
+        raise DataError(f"class folder {folder} cannot be read: {error.strerror}") from None

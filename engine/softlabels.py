@@ -1,0 +1,59 @@
+"""The synthetic set, and its soft labels as stored: logits alone, float16, keyed by epoch and position.
+
+Views and mixing are recomputed from the seed (`engine.mixing`), so no coordinates are stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors import safe_open
+
+from engine.errors import RunFailure
+from engine.rundir import RunDir
+
+BLOCK_BYTES = 64 << 20
+BLOCK_EPOCHS = 20
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """uint8 images (N, 3, H, W) on the CPU, classes (N,) int64, barycenter weights (N,) float32; class-major."""
+
+    images_NCHW: torch.Tensor
+    labels_N: torch.Tensor
+    weights_N: torch.Tensor
+
+
+def blocks(epochs: int, images: int, classes: int) -> list[range]:
+    """Epochs of each file: at most 20, and about 64 MB."""
+    size = max(1, min(BLOCK_EPOCHS, BLOCK_BYTES // max(1, 2 * images * classes)))
+    return [range(first, min(first + size, epochs)) for first in range(0, epochs, size)]
+
+
+def block_path(run: RunDir, block: range) -> Path:
+    return run.labels / f"epochs-{block.start:05d}-{block.stop - 1:05d}.safetensors"
+
+
+def block_is_whole(path: Path, shape: tuple[int, int, int], key: str) -> bool:
+    """Whether a file holds the block: made for this very work (``key``) and of this shape (epochs, images, classes)."""
+    try:
+        with safe_open(path, "pt") as file:
+            same = (file.metadata() or {}).get("key") == key
+            return same and tuple(file.get_slice("logits_ENC").get_shape()) == shape
+    except (OSError, safetensors.SafetensorError):
+        return False
+
+
+def read_soft_labels(run: RunDir, epoch: int) -> torch.Tensor:
+    """Logits (N, C) float16 in the order of the epoch's positions. Raises RunFailure where they are missing."""
+    for path in run.labels.glob("epochs-*.safetensors"):
+        first, last = (int(part) for part in path.stem.split("-")[1:])
+        if first <= epoch <= last:
+            with safe_open(path, "pt") as file:
+                logits: torch.Tensor = file.get_slice("logits_ENC")[epoch - first]
+                return logits
+    raise RunFailure(f"no soft labels of epoch {epoch} in {run.labels}", "resume the run: relabel makes them again")
