@@ -346,6 +346,23 @@ def option_keys() -> list[str]:
     return keys
 
 
+def describe() -> list[tuple[str, str, str]]:
+    """Every option: its key, default (as TOML) and help with unit and choices."""
+    rows = []
+    for key in option_keys():
+        *sections, leaf = key.split(".")
+        model: type[BaseModel] = RunConfig
+        for section in sections:
+            model = RunConfig.model_fields[section].annotation  # type: ignore[assignment]
+        field = model.model_fields[leaf]
+        choices = [str(choice) for choice in get_args(field.annotation)]
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        unit = f" [{extra['unit']}]" if "unit" in extra else ""
+        text = f"{field.description}{unit}" + (f" One of: {', '.join(choices)}." if choices else "")
+        rows.append((key, tomli_w.dumps({leaf: field.default}).split("=", 1)[1].strip(), text))
+    return rows
+
+
 def from_toml(text: str, source: str = "configuration") -> RunConfig:
     """Parse TOML text. Raises ConfigError."""
     try:

@@ -107,6 +107,10 @@ class Terms:
     bn: torch.Tensor
     bn_L: torch.Tensor
 
+    def detached(self) -> Terms:
+        """The same values without their graph."""
+        return Terms(*(term.detach() for term in (self.total, self.ce, self.feature, self.bn, self.bn_L)))
+
 
 def collect(
     logits_BC: torch.Tensor,

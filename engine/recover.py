@@ -225,7 +225,7 @@ def loss_and_gradient(
         objective = terms.total
         if recipe.tv or recipe.l2:
             objective = objective + image_prior(images_BCHW, recipe.tv, recipe.l2)
-        return terms, torch.autograd.grad(objective, images_BCHW)[0]
+        return terms.detached(), torch.autograd.grad(objective, images_BCHW)[0]
     with torch.no_grad():
         seen = join([collect(*forward(part), recipe.targets, part) for part in parts])
     terms, to_collected = derivatives(seen, recipe.targets, recipe.coefficients)
@@ -235,7 +235,7 @@ def loss_and_gradient(
         gradient += torch.autograd.grad(scalar, images_BCHW)[0]
     if recipe.tv or recipe.l2:
         gradient += torch.autograd.grad(image_prior(images_BCHW, recipe.tv, recipe.l2), images_BCHW)[0]
-    return terms, gradient
+    return terms.detached(), gradient
 
 
 def optimise(

@@ -42,7 +42,7 @@ class LossBuffer:
         if self._count == 0:
             self._first = iteration
         row = torch.cat([torch.stack([terms.total, terms.ce, terms.feature, terms.bn]), terms.bn_L])
-        self._rows[self._count].copy_(row.detach())
+        self._rows[self._count].copy_(row)
         self._count += 1
         if self._count == ROWS or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()

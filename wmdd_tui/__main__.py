@@ -1,0 +1,5 @@
+"""``python -m wmdd_tui``."""
+
+from wmdd_tui.cli import main
+
+main()

@@ -1,0 +1,262 @@
+"""The Typer commands: thin; each does one thing with the store and the engine's torch-free half."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from engine import STAGE_HELP, __version__, config, presets, rundir
+from engine.errors import RunDirError
+from wmdd_tui.cli import foreground, machine, options
+from wmdd_tui.store.reader import EventTail
+from wmdd_tui.store.runs import list_summaries, read_report, summarise
+
+app = typer.Typer(
+    help="Dataset distillation with the Wasserstein metric: launch, watch, compare. Without a command: the dashboard.",
+    no_args_is_help=False,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+config_app = typer.Typer(help="Show, check and explain configurations.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+app.add_typer(machine.datasets_app, name="datasets")
+app.command()(machine.doctor)
+app.command()(machine.teachers)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"wmdd-tui {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def _begin(settings: config.RunConfig, detach: bool, as_json: bool) -> None:
+    raise typer.Exit(foreground.start(rundir.create(settings), detach, as_json))
+
+
+@app.command()
+def run(
+    file: options.ConfigFile = None,
+    preset: options.Preset = "",
+    assignments: options.Assignments = None,
+    name: options.Name = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    ipc: options.Ipc = None,
+    detach: options.Detach = False,
+    as_json: options.Json = False,
+) -> None:
+    """Run the whole pipeline: wmdd-tui run --preset digits --set recover.r_bn=100"""
+    _begin(options.resolve(file, preset, assignments, name, device, seed, ipc), detach, as_json)
+
+
+def _stage_command(stage: str) -> Callable[..., None]:
+    def command(
+        file: options.ConfigFile = None,
+        preset: options.Preset = "",
+        assignments: options.Assignments = None,
+        name: options.Name = None,
+        device: options.Device = None,
+        seed: options.Seed = None,
+        ipc: options.Ipc = None,
+        detach: options.Detach = False,
+        as_json: options.Json = False,
+    ) -> None:
+        changes = [*(assignments or []), f'run.until="{stage}"']
+        _begin(options.resolve(file, preset, changes, name, device, seed, ipc), detach, as_json)
+
+    command.__doc__ = f"Run up to and including {stage}: {STAGE_HELP[stage]}"
+    return command
+
+
+for _stage in config.STAGES:
+    app.command(_stage)(_stage_command(_stage))
+
+
+@app.command()
+def resume(run_name: options.RunName = "", detach: options.Detach = False, as_json: options.Json = False) -> None:
+    """Continue a stopped, failed or crashed run where it stopped: wmdd-tui resume RUN"""
+    found = rundir.find(run_name)
+    state = rundir.state_of(found)
+    if state in rundir.ALIVE and state != "starting":
+        raise RunDirError(f"run {found.id} is {state}", f"watch it: wmdd-tui watch {found.id}")
+    raise typer.Exit(foreground.start(found, detach, as_json))
+
+
+@app.command()
+def watch(run_name: options.RunName = "", as_json: options.Json = False) -> None:
+    """Follow a run without a screen until it ends: wmdd-tui watch RUN"""
+    found = rundir.find(run_name)
+    raise typer.Exit(foreground.follow(found, EventTail(found.events_file), None, as_json))
+
+
+@app.command()
+def runs(as_json: options.Json = False) -> None:
+    """List all runs, newest first."""
+    rows = list_summaries()
+    if as_json:
+        print(json.dumps([_plain(row) for row in rows]))
+        return
+    if not rows:
+        print(f"no runs under {rundir.runs_root()}; start one: wmdd-tui run --preset digits")
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("run", "state", "name", "dataset", "teacher", "ipc", "λ", "stage", "top-1"):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        top1 = "" if row.last_top1 is None else f"{row.last_top1:.2f}"
+        stage = f"{row.stage} {row.done}/{row.total}" if row.state in rundir.ALIVE and row.total else row.stage
+        cells = (row.id, row.state, row.name, row.dataset, row.teacher, str(row.ipc), f"{row.r_bn:g}", stage, top1)
+        table.add_row(*[Text(cell) for cell in cells])
+    Console().print(table)
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__dataclass_fields__}
+
+
+@app.command()
+def show(run_name: options.RunName = "", as_json: options.Json = False) -> None:
+    """Show one run: state, result, configuration."""
+    found = rundir.find(run_name)
+    row = summarise(found)
+    if as_json:
+        print(json.dumps({**_plain(row), "report": read_report(found)}))
+        return
+    console = Console()
+    for name, value in {**_plain(row), **read_report(found)}.items():
+        if value not in (None, "", [], {}):
+            console.print(Text(f"{name:14} {value}"), soft_wrap=True)
+    if not row.problem:
+        console.print(Text("\n" + config.to_toml(found.config())), soft_wrap=True)
+
+
+@app.command()
+def logs(
+    run_name: options.RunName = "",
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as the engine writes.")] = False,
+) -> None:
+    """Print the engine's own output: wmdd-tui logs RUN -f"""
+    found = rundir.find(run_name)
+    try:
+        with found.console_file.open(encoding="utf-8", errors="replace") as file:
+            while True:
+                shutil.copyfileobj(file, sys.stdout)
+                sys.stdout.flush()
+                if not follow or rundir.state_of(found) not in rundir.ALIVE:
+                    return
+                time.sleep(foreground.POLL_SECONDS)
+    except FileNotFoundError:
+        print(f"run {found.id} has no output yet", file=sys.stderr)
+
+
+def _request(run_name: str, what: rundir.Request, done: str) -> None:
+    found = rundir.find(run_name)
+    state = rundir.state_of(found)
+    if state not in rundir.ALIVE:
+        raise RunDirError(f"run {found.id} is {state}, so there is nothing to {what}")
+    found.request(what)
+    print(f"{found.id}: {done}")
+
+
+@app.command()
+def stop(run_name: options.RunName = "") -> None:
+    """Stop a run after its iteration, with a checkpoint: wmdd-tui stop RUN"""
+    _request(run_name, "stop", "stops after this iteration; resume with `wmdd-tui resume`")
+
+
+@app.command()
+def pause(run_name: options.RunName = "") -> None:
+    """Hold a run after its iteration; its memory stays in use."""
+    _request(run_name, "pause", "pauses after this iteration; go on with `wmdd-tui unpause`")
+
+
+@app.command()
+def unpause(run_name: options.RunName = "") -> None:
+    """Let a paused run go on."""
+    _request(run_name, "unpause", "goes on")
+
+
+@app.command()
+def delete(
+    run_name: Annotated[str, typer.Argument(help="Run id, unique prefix, name or path.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a run's directory; refused while it is alive."""
+    found = rundir.find(run_name)
+    state = rundir.state_of(found)
+    if state in rundir.ALIVE:
+        raise RunDirError(f"run {found.id} is {state}", f"stop it first: wmdd-tui stop {found.id}")
+    if not yes and not typer.confirm(f"delete {found.path} with its images and checkpoints?"):
+        raise typer.Exit(1)
+    shutil.rmtree(found.path)
+    print(f"deleted {found.id}")
+
+
+@app.command("presets")
+def list_presets(as_json: options.Json = False) -> None:
+    """List the presets."""
+    if as_json:
+        print(json.dumps({name: presets.describe(name) for name in presets.PRESETS}))
+        return
+    for name in presets.PRESETS:
+        Console().print(Text(f"{name:24} {presets.describe(name)}"), soft_wrap=True)
+
+
+@config_app.command("show")
+def config_show(
+    file: options.ConfigFile = None,
+    preset: options.Preset = "",
+    assignments: options.Assignments = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print a complete configuration as TOML: wmdd-tui config show --preset digits > my.toml"""
+    settings = options.resolve(file, preset, assignments)
+    print(json.dumps(settings.model_dump(mode="json")) if as_json else config.to_toml(settings), end="\n")
+
+
+@config_app.command("check")
+def config_check(
+    file: options.ConfigFile = None,
+    preset: options.Preset = "",
+    assignments: options.Assignments = None,
+    as_json: options.Json = False,
+) -> None:
+    """Check a configuration, its data set, teacher and device, without any work. Exit code 0 or 2."""
+    from wmdd_tui.store.launch import check
+
+    answer = check(options.resolve(file, preset, assignments))
+    if as_json:
+        print(json.dumps(answer))
+    elif answer["ok"]:
+        print(f"ready: {answer['dataset']}, {answer['teacher']}, on {answer['device']}")
+    else:
+        print(f"{answer['error']}\n  {answer['remedy']}".rstrip(), file=sys.stderr)
+    raise typer.Exit(0 if answer["ok"] else 2)
+
+
+@config_app.command("schema")
+def config_schema(as_json: options.Json = False) -> None:
+    """List every option with its default and meaning; --json prints the JSON schema."""
+    if as_json:
+        print(json.dumps(config.RunConfig.model_json_schema()))
+        return
+    console = Console()
+    for key, default, text in config.describe():
+        console.print(Text(f"{key} = {default}", style="bold"), Text(f"    {text}"), sep="\n", soft_wrap=True)

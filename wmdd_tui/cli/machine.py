@@ -1,0 +1,100 @@
+"""Commands about the machine and what lies on it: data sets, teachers, doctor."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from engine import catalog, rundir
+from engine.errors import EngineError
+from wmdd_tui.cli import options
+from wmdd_tui.store.launch import ask_engine
+
+datasets_app = typer.Typer(help="Find data sets and prepare downloaded ones.", invoke_without_command=True)
+
+
+@datasets_app.callback()
+def datasets(
+    context: typer.Context,
+    roots: Annotated[list[Path] | None, typer.Option("--root", help="Folder to look in; $WMDD_DATA by default.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the data sets found: wmdd-tui datasets --root ~/data"""
+    if context.invoked_subcommand is not None:
+        return
+    named = os.environ.get("WMDD_DATA", "")
+    found = catalog.find_datasets(roots or ([Path(named).expanduser()] if named else []))
+    rows = [catalog.DatasetFacts("digits", "", "digits", 10, 1438, 359, (8, 8)), *found]
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows]))
+        return
+    for row in rows:
+        size = "×".join(str(side) for side in row.native_size) if row.native_size else ""
+        facts = f"{row.classes} classes, {row.train_images} + {row.val_images} images {size}"
+        Console().print(Text(f"{row.name:20} {row.kind:12} {row.problem or facts}  {row.path}"), soft_wrap=True)
+
+
+@datasets_app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="tiny-imagenet or imagenet.")],
+    source: Annotated[Path, typer.Option("--from", help="The folder as downloaded and unpacked.")],
+    target: Annotated[Path, typer.Option("--to", help="The ImageFolder tree to make.")],
+) -> None:
+    """Put a downloaded layout into ImageFolder form, by links where the file system has them."""
+    done = subprocess.run([sys.executable, "-m", "engine", "prepare", name, str(source), str(target)], check=False)
+    raise typer.Exit(done.returncode)
+
+
+def teachers(as_json: options.Json = False) -> None:
+    """List architectures that can be trained, and teachers of earlier runs."""
+    earlier: list[dict[str, Any]] = []
+    for run in rundir.list_runs():
+        if (run.checkpoints / "teacher.safetensors").is_file():
+            try:
+                settings = run.config()
+            except EngineError:
+                continue  # an unreadable run offers no teacher; `runs` shows what is wrong with it
+            earlier.append({"run": run.id, "arch": settings.teacher.arch, "dataset": settings.data.dataset})
+    if as_json:
+        print(json.dumps({"architectures": catalog.ARCHITECTURES, "runs": earlier}))
+        return
+    print("architectures: " + ", ".join(catalog.ARCHITECTURES) + ", any torchvision classifier with BatchNorm")
+    for row in earlier:
+        print(f"run {row['run']}: {row['arch']} on {row['dataset']}  (--set teacher.source=run --set teacher.path={row['run']})")
+
+
+def doctor(as_json: options.Json = False) -> None:
+    """Say what this machine offers and what would keep a run from working."""
+    home = rundir.home()
+    existing = next(folder for folder in (home, *home.parents) if folder.exists())
+    facts: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "home": str(home),
+        "home_writable": os.access(existing, os.W_OK),
+        "disk_free": shutil.disk_usage(existing).free,
+        "terminal": f"{shutil.get_terminal_size().columns}x{shutil.get_terminal_size().lines}",
+        "is_tty": sys.stdout.isatty(),
+        "colour": os.environ.get("COLORTERM") or os.environ.get("TERM", ""),
+    }
+    try:
+        facts["engine"] = ask_engine("doctor")
+    except EngineError as error:
+        facts["engine"] = {"problem": str(error)}
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        for name, value in facts.items():
+            Console().print(Text(f"{name:14} {value}"), soft_wrap=True)
+    raise typer.Exit(0 if facts["home_writable"] and "problem" not in facts["engine"] else 1)

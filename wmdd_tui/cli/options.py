@@ -1,0 +1,48 @@
+"""Options shared by the commands that start a run, and how they become one configuration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine import config, presets
+from engine.errors import ConfigError
+
+ConfigFile = Annotated[Path | None, typer.Argument(help="A TOML file; see `wmdd-tui config show`.")]
+Preset = Annotated[str, typer.Option(help="Start from a preset; `wmdd-tui presets` lists them.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", help="Override an option: --set recover.r_bn=100. Repeatable.")
+]
+Name = Annotated[str | None, typer.Option(help="A name to recognise the run by.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random choice.")]
+Ipc = Annotated[int | None, typer.Option(help="Synthetic images per class.")]
+Detach = Annotated[bool, typer.Option("--detach", help="Return at once; watch with `wmdd-tui watch`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+RunName = Annotated[str, typer.Argument(help="Run id, unique prefix, name or path; the newest when left out.")]
+
+
+def resolve(
+    file: Path | None,
+    preset: str,
+    assignments: list[str] | None,
+    name: str | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+    ipc: int | None = None,
+) -> config.RunConfig:
+    """The configuration a command line asks for. Raises ConfigError."""
+    if file is not None and preset:
+        raise ConfigError("both a configuration file and --preset are given", "use one, and --set for the rest")
+    base = config.load(file) if file is not None else presets.get(preset or "digits")
+    extra = {"name": name, "run.device": device, "seed": seed, "ipc": ipc}
+    # JSON strings are TOML strings, so a name may hold anything.
+    given = [f"{key}={_toml(value)}" for key, value in extra.items() if value is not None]
+    return config.override(base, [*(assignments or []), *given])
+
+
+def _toml(value: str | int) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)

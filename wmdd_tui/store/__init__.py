@@ -1,0 +1,1 @@
+"""What the cockpit knows of runs, read from their directories: torch-free and Textual-free."""
