@@ -86,9 +86,7 @@ def _outcome(run: rundir.RunDir, writer: events.Writer) -> tuple[events.End, int
         return events.End(status="stopped", message=stop.message), stop.exit_code
     except EngineError as error:
         print(error, file=sys.stderr)
-        end = events.End(
-            status="failed", error=type(error).__name__, message=error.message, remedy=error.remedy
-        )
+        end = events.End(status="failed", error=type(error).__name__, message=error.message, remedy=error.remedy)
         return end, error.exit_code
     except Exception as error:
         # A fault of ours or of the machine: the traceback goes to console.log, one line to the event.

@@ -73,7 +73,9 @@ def _k_means(features_nD: Array, ipc: int, iterations: int, seed: int) -> Array:
     with warnings.catch_warnings():
         # Fewer distinct features than points is a case we handle, not a fault.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return np.asarray(KMeans(ipc, n_init=1, max_iter=iterations, random_state=seed).fit(features_nD).cluster_centers_)
+        return np.asarray(
+            KMeans(ipc, n_init=1, max_iter=iterations, random_state=seed).fit(features_nD).cluster_centers_
+        )
 
 
 def _optimized(features_nD: Array, ipc: int, iterations: int, starts: int, seed: int) -> Barycenter:
@@ -115,9 +117,7 @@ def _repeated(distinct_uD: Array, mass_u: Array, ipc: int) -> Barycenter:
     return Barycenter(distinct_uD[index_K], (mass_u / copies_u)[index_K], 0.0)
 
 
-def _uniform(
-    features_nD: Array, ipc: int, iterations: int, tolerance: float, starts: int, seed: int
-) -> Barycenter:
+def _uniform(features_nD: Array, ipc: int, iterations: int, tolerance: float, starts: int, seed: int) -> Barycenter:
     if ipc >= len(features_nD):
         # Cyclic repetition is the optimum when n divides K, and the start otherwise.
         return refine(features_nD, features_nD[np.arange(ipc) % len(features_nD)], iterations, tolerance)
@@ -159,7 +159,7 @@ def solve_all(
     restarts: int,
     seeds: Sequence[int],
     processes: int = 1,
-    after_class: Callable[[int], None] = lambda done: None,
+    after_class: Callable[[int], None] = lambda _done: None,
 ) -> list[Barycenter]:
     """Barycenters of many classes, in order; large classes in parallel processes, with equal results."""
     large = max((len(features) for features in classes), default=0) * ipc > LARGE

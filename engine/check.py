@@ -14,7 +14,7 @@ import torch
 from engine import config, models
 from engine.catalog import dataset_facts
 from engine.data import load_dataset
-from engine.errors import EngineError
+from engine.errors import ConfigError, EngineError
 from engine.models.checkpoint import load_teacher
 from engine.models.instrument import bn_layers
 from engine.report import versions
@@ -33,10 +33,14 @@ def examine(settings: config.RunConfig) -> dict[str, Any]:
     else:
         facts = dataset_facts(settings.data.dataset, settings.data.path)
         if facts.problem:
-            raise config.ConfigError(f"data.path = '{settings.data.path}': {facts.problem}")
+            raise ConfigError(f"data.path = '{settings.data.path}': {facts.problem}")
         classes, train, val = facts.classes, facts.train_images, facts.val_images
     network = models.build(
-        settings.teacher.arch, classes, settings.data.resolution, settings.teacher.stem, settings.teacher.width
+        settings.teacher.arch,
+        classes,
+        settings.data.resolution,
+        settings.teacher.stem,
+        settings.teacher.width,
     )
     models.require_batchnorm(network)
     if settings.teacher.source != "train":
@@ -66,7 +70,9 @@ def check_stdin() -> int:
 def doctor() -> int:
     """Print what PyTorch sees of this machine."""
     available = torch.cuda.is_available()
-    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count() if available else 0)]
+    devices = [
+        torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count() if available else 0)
+    ]
     print(
         json.dumps(
             {

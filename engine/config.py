@@ -37,7 +37,9 @@ class DataConfig(Section):
     """Which images, at what size."""
 
     dataset: Literal["digits", "imagefolder", "cifar10", "cifar100", "parquet"] = Field(
-        "digits", description="Kind of dataset; digits is built in, the others need a path.", json_schema_extra=BASIC
+        "digits",
+        description="Kind of dataset; digits is built in, the others need a path.",
+        json_schema_extra=BASIC,
     )
     path: str = Field(
         "",
@@ -45,17 +47,26 @@ class DataConfig(Section):
         json_schema_extra=BASIC,
     )
     resolution: int = Field(
-        16, ge=8, le=512, description="Height and width images are processed at.", json_schema_extra=_unit("px", True)
+        16,
+        ge=8,
+        le=512,
+        description="Height and width images are processed at.",
+        json_schema_extra=_unit("px", True),
     )
     val_fraction: float = Field(
-        0.2, gt=0, lt=1, description="Share of the images held out by seed where the set has no validation split."
+        0.2,
+        gt=0,
+        lt=1,
+        description="Share of the images held out by seed where the set has no validation split.",
     )
     max_per_class: int = Field(0, ge=0, description="Use at most this many training images a class; 0 uses all.")
     on_corrupt: Literal["error", "skip"] = Field(
-        "error", description="What an unreadable image does: end the run before any work, or be left out and named."
+        "error",
+        description="What an unreadable image does: end the run before any work, or be left out and named.",
     )
     storage: Literal["auto", "device", "stream"] = Field(
-        "auto", description="Keep the decoded images on the device, or decode every pass; auto decides by size."
+        "auto",
+        description="Keep the decoded images on the device, or decode every pass; auto decides by size.",
     )
     workers: int = Field(2, ge=1, le=256, description="Threads that decode images.", json_schema_extra=_unit("threads"))
 
@@ -128,10 +139,13 @@ class StatisticsConfig(Section):
     """Per-class BatchNorm statistics and features of the real images."""
 
     variance: Literal["exact", "batch-averaged"] = Field(
-        "exact", description="Exact per-class variance, or the reference's mean of variances within loading batches."
+        "exact",
+        description="Exact per-class variance, or the reference's mean of variances within loading batches.",
     )
     loading_batch: int = Field(
-        100, ge=1, description="Batch of one class whose variances 'batch-averaged' averages.",
+        100,
+        ge=1,
+        description="Batch of one class whose variances 'batch-averaged' averages.",
         json_schema_extra=_unit("images"),
     )
     batch_size: int = Field(256, ge=1, description="Images a forward pass.", json_schema_extra=_unit("images"))
@@ -148,7 +162,10 @@ class BarycenterConfig(Section):
     iterations: int = Field(60, ge=1, le=10_000, description="Most alternations of transport plan and positions.")
     tolerance: float = Field(1e-7, ge=0, description="Relative decrease of W2² under which the alternation ends.")
     restarts: int = Field(
-        0, ge=0, le=100, description="k-means++ starts, of which the lowest W2² is kept; 0 chooses by the class's size."
+        0,
+        ge=0,
+        le=100,
+        description="k-means++ starts, of which the lowest W2² is kept; 0 chooses by the class's size.",
     )
 
 
@@ -156,11 +173,13 @@ class RecoverConfig(Section):
     """Optimisation of the synthetic images."""
 
     objective: Literal["wmdd", "sre2l"] = Field(
-        "wmdd", description="Feature matching to barycenters plus cross-entropy, or cross-entropy alone.",
+        "wmdd",
+        description="Feature matching to barycenters plus cross-entropy, or cross-entropy alone.",
         json_schema_extra=BASIC,
     )
     loss_semantics: Literal["reference", "paper"] = Field(
-        "reference", description="Un-squared norms as the authors' code, or squared norms as the paper's equations."
+        "reference",
+        description="Un-squared norms as the authors' code, or squared norms as the paper's equations.",
     )
     bn: Literal["per-class", "global"] = Field(
         "per-class", description="BatchNorm target: the class's own statistics or the teacher's running ones."
@@ -170,18 +189,24 @@ class RecoverConfig(Section):
     )
     iterations: int = Field(2000, ge=1, description="Optimisation steps a chunk.", json_schema_extra=BASIC)
     batch_size: int = Field(
-        100, ge=1, description="Images a chunk; a class larger than this forms a chunk of its own.",
+        100,
+        ge=1,
+        description="Images a chunk; a class larger than this forms a chunk of its own.",
         json_schema_extra=_unit("images"),
     )
     micro_batch: int = Field(
-        0, ge=0, description="Most images a backward pass, exact whatever the value; 0 takes the whole chunk.",
+        0,
+        ge=0,
+        description="Most images a backward pass, exact whatever the value; 0 takes the whole chunk.",
         json_schema_extra=_unit("images"),
     )
     lr: float = Field(0.25, gt=0, description="Peak learning rate of Adam on the pixels.", json_schema_extra=BASIC)
     beta1: float = Field(0.5, ge=0, lt=1, description="Adam's first decay rate.")
     beta2: float = Field(0.9, ge=0, lt=1, description="Adam's second decay rate.")
     r_bn: float = Field(
-        10.0, ge=0, description="λ: coefficient of the BatchNorm term (for the reference semantics).",
+        10.0,
+        ge=0,
+        description="λ: coefficient of the BatchNorm term (for the reference semantics).",
         json_schema_extra=BASIC,
     )
     r_wb: float = Field(1.0, ge=0, description="Coefficient of the teacher's cross-entropy.")
@@ -197,8 +222,12 @@ class RecoverConfig(Section):
     )
     crop_min: float = Field(0.08, gt=0, le=1, description="Smallest share of the area a view keeps.")
     flip: bool = Field(True, description="Random horizontal flips of the view.")
-    roll: int = Field(32, ge=0, description="Largest circular shift of the view in each axis.",
-                      json_schema_extra=_unit("px"))
+    roll: int = Field(
+        32,
+        ge=0,
+        description="Largest circular shift of the view in each axis.",
+        json_schema_extra=_unit("px"),
+    )
     curriculum: Literal["none", "step", "linear", "cosine"] = Field(
         "none", description="CDA: how the lower crop bound falls from 1 to crop_min."
     )
@@ -218,8 +247,12 @@ class RelabelConfig(Section):
     )
     mix: Literal["cutmix", "mixup", "none"] = Field("cutmix", description="Mixing of two images of a mix group.")
     alpha: float = Field(1.0, gt=0, description="Parameter of the Beta distribution λ is drawn from.")
-    mix_group: int = Field(100, ge=2, description="Images that share one λ and box and mix among themselves.",
-                           json_schema_extra=_unit("images"))
+    mix_group: int = Field(
+        100,
+        ge=2,
+        description="Images that share one λ and box and mix among themselves.",
+        json_schema_extra=_unit("images"),
+    )
     crop_min: float = Field(0.08, gt=0, le=1, description="Smallest share of the area a view keeps.")
     flip: bool = Field(True, description="Random horizontal flips of the views.")
     batch_size: int = Field(500, ge=1, description="Images a teacher forward pass.", json_schema_extra=_unit("images"))
@@ -321,7 +354,7 @@ def _explain(item: Any) -> str:
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         return f"{key}: unknown key{_suggest(key, option_keys())}"
-    message = item["msg"].removeprefix("Value error, ")
+    message: str = item["msg"].removeprefix("Value error, ")
     if not key or item["type"] == "value_error":
         return message
     return f"{key} = {item['input']!r}: {message}"

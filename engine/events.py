@@ -158,9 +158,10 @@ def numbers(values: Sequence[float]) -> list[Number]:
 def decode(line: bytes) -> AnyEvent | None:
     """One line to an event; None for a line that is no known event."""
     try:
-        return _decoder.decode(line)
+        event: AnyEvent = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    return event
 
 
 def read(path: Path) -> Iterator[AnyEvent]:

@@ -53,7 +53,7 @@ def image_moments(inputs_BFHW: torch.Tensor, shift_BF: torch.Tensor) -> tuple[to
     if inputs_BFHW.dtype == torch.float64:
         shifted = inputs_BFHW - shift_BF[:, :, None, None]
         return shifted.mean((2, 3)), shifted.square().mean((2, 3))
-    first, second = _ShiftedMoments.apply(inputs_BFHW, shift_BF)  # type: ignore[no-untyped-call]
+    first, second = _ShiftedMoments.apply(inputs_BFHW, shift_BF)
     return first, second
 
 
@@ -167,7 +167,11 @@ def chunk_loss(collected: Collected, targets: Targets, coefficients: Coefficient
 
 
 def _bn_term(
-    first_BF: torch.Tensor, second_BF: torch.Tensor, share_GB: torch.Tensor, var_GF: torch.Tensor, squared: bool
+    first_BF: torch.Tensor,
+    second_BF: torch.Tensor,
+    share_GB: torch.Tensor,
+    var_GF: torch.Tensor,
+    squared: bool,
 ) -> torch.Tensor:
     """BN term of one layer. The shift is the target mean, so the first moment *is* the difference of means."""
     mean_difference_GF = share_GB @ first_BF
@@ -193,9 +197,10 @@ def derivatives(collected: Collected, targets: Targets, coefficients: Coefficien
 
 def surrogate(collected: Collected, gradients: Collected, rows: slice) -> torch.Tensor:
     """A scalar of a micro-batch whose gradient to the images is the chunk's total's."""
-    return torch.stack(
+    scalar: torch.Tensor = torch.stack(
         [(value * to[rows]).sum() for value, to in zip(collected.tensors(), gradients.tensors(), strict=True)]
     ).sum()
+    return scalar
 
 
 def image_prior(images_BCHW: torch.Tensor, tv: float, l2: float) -> torch.Tensor:
@@ -204,5 +209,6 @@ def image_prior(images_BCHW: torch.Tensor, tv: float, l2: float) -> torch.Tensor
     vertical = images_BCHW[:, :, :-1, :] - images_BCHW[:, :, 1:, :]
     falling = images_BCHW[:, :, :-1, :-1] - images_BCHW[:, :, 1:, 1:]
     rising = images_BCHW[:, :, 1:, :-1] - images_BCHW[:, :, :-1, 1:]
-    variation = sum(torch.linalg.vector_norm(part) for part in (horizontal, vertical, falling, rising))
+    parts = (horizontal, vertical, falling, rising)
+    variation = torch.stack([torch.linalg.vector_norm(part) for part in parts]).sum()
     return tv * variation + l2 * torch.linalg.vector_norm(images_BCHW)

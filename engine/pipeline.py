@@ -240,7 +240,13 @@ def _statistics(
                 raise Stopped("stopped in statistics")
 
         found = statistics.of_dataset(
-            network, dataset, ctx.device, options.variance, options.batch_size, options.loading_batch, after_batch
+            network,
+            dataset,
+            ctx.device,
+            options.variance,
+            options.batch_size,
+            options.loading_batch,
+            after_batch,
         )
         _remember(ctx, cache, "statistics", key, statistics.to_tensors(found))
         return found
@@ -352,7 +358,11 @@ def _finished_chunk(ctx: Context, path: Any) -> torch.Tensor | None:
 
 
 def _write_images(
-    ctx: Context, dataset: Dataset, images_BCHW: torch.Tensor, labels_B: torch.Tensor, ordinals_B: torch.Tensor
+    ctx: Context,
+    dataset: Dataset,
+    images_BCHW: torch.Tensor,
+    labels_B: torch.Tensor,
+    ordinals_B: torch.Tensor,
 ) -> None:
     classes = len(dataset.class_names)
     for image, label, ordinal in zip(images_BCHW, labels_B.tolist(), ordinals_B.tolist(), strict=True):

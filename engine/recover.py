@@ -23,7 +23,17 @@ from engine.config import RecoverConfig, RunConfig
 from engine.context import Context
 from engine.data import Dataset, normalise
 from engine.errors import OutOfMemory, Stopped
-from engine.losses import Coefficients, Targets, Terms, chunk_loss, collect, derivatives, image_prior, join, surrogate
+from engine.losses import (
+    Coefficients,
+    Targets,
+    Terms,
+    chunk_loss,
+    collect,
+    derivatives,
+    image_prior,
+    join,
+    surrogate,
+)
 from engine.models.instrument import Probe, bn_layers
 from engine.pictures import write_row
 from engine.randomness import generator, permutation
@@ -276,7 +286,9 @@ def to_uint8(
     return ((images_BCHW * std_C + mean_C) * 255).clamp(0, 255).to(torch.uint8)
 
 
-def recover_chunk(ctx: Context, dataset: Dataset, probe: Probe, chunk: Chunk, chunks: int, targets: Targets) -> torch.Tensor:
+def recover_chunk(
+    ctx: Context, dataset: Dataset, probe: Probe, chunk: Chunk, chunks: int, targets: Targets
+) -> torch.Tensor:
     """Optimise one chunk, resuming from its checkpoint; returns uint8 images (B, 3, H, W) on the CPU.
 
     Raises Stopped, NonFiniteLoss, OutOfMemory.
@@ -324,6 +336,9 @@ def recover_chunk(ctx: Context, dataset: Dataset, probe: Probe, chunk: Chunk, ch
 def _preview(ctx: Context, dataset: Dataset, chunk: Chunk, done: int, images_BCHW: torch.Tensor) -> None:
     name = f"chunk-{chunk.index:06d}-{done:07d}.png"
     shown = torch.linspace(0, len(images_BCHW) - 1, min(10, len(images_BCHW))).long()
-    write_row(ctx.run.previews / name, to_uint8(images_BCHW[shown.to(images_BCHW.device)], dataset.mean, dataset.std).cpu())
+    write_row(
+        ctx.run.previews / name,
+        to_uint8(images_BCHW[shown.to(images_BCHW.device)], dataset.mean, dataset.std).cpu(),
+    )
     classes = chunk.labels_B[shown].tolist()
     ctx.emit(events.Image(chunk=chunk.index, iteration=done, path=f"previews/{name}", classes=classes))

@@ -164,11 +164,20 @@ def create(settings: config.RunConfig, root: Path | None = None) -> RunDir:
         root.mkdir(parents=True, exist_ok=True)
         run.path.mkdir(mode=0o700)
         write_whole(run.config_file, config.to_toml(settings).encode())
-        for folder in (run.control, run.checkpoints, run.images, run.labels, run.student, run.previews, run.report):
+        for folder in (
+            run.control,
+            run.checkpoints,
+            run.images,
+            run.labels,
+            run.student,
+            run.previews,
+            run.report,
+        ):
             folder.mkdir()
     except OSError as error:
         raise RunDirError(
-            f"cannot create a run directory in {root}: {error.strerror}", "set WMDD_HOME to a folder you can write to"
+            f"cannot create a run directory in {root}: {error.strerror}",
+            "set WMDD_HOME to a folder you can write to",
         ) from None
     return run
 
@@ -238,7 +247,8 @@ def _lock(descriptor: int, run: RunDir) -> bool:
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise RunDirError(
-                    f"another engine is at work in {run.path}", "stop it first: `wmdd-tui stop " + run.id + "`"
+                    f"another engine is at work in {run.path}",
+                    "stop it first: `wmdd-tui stop " + run.id + "`",
                 ) from None
             time.sleep(0.05)
         except OSError:

@@ -50,7 +50,14 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module) -> dict[str, flo
     for epoch in range(first, config.epochs):
         order_N = permutation(len(source), ctx.config.seed, "squeeze", epoch)
         views = draw_views(
-            len(source), dataset.resolution, config.crop_min, config.flip, 0, ctx.config.seed, "squeeze", epoch
+            len(source),
+            dataset.resolution,
+            config.crop_min,
+            config.flip,
+            0,
+            ctx.config.seed,
+            "squeeze",
+            epoch,
         )
         loss_sum = torch.zeros((), device=device)
         network.train()
@@ -78,9 +85,14 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module) -> dict[str, flo
         best_top1 = max(best_top1, top1)
         ctx.emit(
             events.Metrics(
-                stage="squeeze", epoch=epoch + 1, epochs=config.epochs, loss=events.numbers([mean_loss])[0],
-                top1=top1, top5=top5, lr=optimiser.param_groups[0]["lr"],
-            )  # fmt: skip
+                stage="squeeze",
+                epoch=epoch + 1,
+                epochs=config.epochs,
+                loss=events.numbers([mean_loss])[0],
+                top1=top1,
+                top5=top5,
+                lr=optimiser.param_groups[0]["lr"],
+            )
         )
         slots.save(capture(network, optimiser), epoch=epoch + 1, best_top1=best_top1, top1=top1, top5=top5)
     return {"top1": top1, "top5": top5, "best_top1": best_top1}

@@ -12,7 +12,7 @@ Shapes: N images, C classes, F channels of a layer, D feature size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,11 +85,11 @@ def collect(
     network: nn.Module,
     labels_N: torch.Tensor,
     batches: Sequence[torch.Tensor],
-    load: Callable[[Sequence[torch.Tensor]], object],
+    load: Callable[[Sequence[torch.Tensor]], Iterable[torch.Tensor]],
     classes: int,
     device: torch.device,
     batch_averaged: bool,
-    after_batch: Callable[[int], None] = lambda done: None,
+    after_batch: Callable[[int], None] = lambda _done: None,
 ) -> Statistics:
     """Run the teacher once over all ``batches`` and return exact or batch-averaged statistics.
 
@@ -105,7 +105,7 @@ def collect(
     done = 0
     try:
         with torch.no_grad():
-            for index, images_NCHW in zip(batches, load(batches), strict=True):  # type: ignore[call-overload]
+            for index, images_NCHW in zip(batches, load(batches), strict=True):
                 labels = labels_N[index].to(device)
                 logits, features, inputs = probe(images_NCHW)
                 for moment, within_CF, inputs_NCHW in zip(moments, within, inputs, strict=True):
@@ -152,7 +152,7 @@ def of_dataset(
     variance: str,
     batch_size: int,
     loading_batch: int,
-    after_batch: Callable[[int], None] = lambda done: None,
+    after_batch: Callable[[int], None] = lambda _done: None,
 ) -> Statistics:
     """Statistics of a data set's training images by the teacher in eval mode."""
     network.eval()
@@ -163,12 +163,10 @@ def of_dataset(
     else:
         batches = list(torch.arange(len(source)).split(batch_size))
 
-    def load(lists: Sequence[torch.Tensor]) -> object:
+    def load(lists: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
         return (normalise(images, dataset.mean, dataset.std) for images in source.batches(lists))
 
-    return collect(
-        network, source.labels_N, batches, load, len(dataset.class_names), device, averaged, after_batch
-    )
+    return collect(network, source.labels_N, batches, load, len(dataset.class_names), device, averaged, after_batch)
 
 
 def to_tensors(statistics: Statistics) -> dict[str, torch.Tensor]:
@@ -189,8 +187,7 @@ def from_tensors(tensors: dict[str, torch.Tensor]) -> Statistics:
     names = sorted(key.removesuffix("/mean_CF") for key in tensors if key.endswith("/mean_CF"))
     return Statistics(
         layers=tuple(
-            LayerStatistics(key.split("/", 1)[1], tensors[f"{key}/mean_CF"], tensors[f"{key}/var_CF"])
-            for key in names
+            LayerStatistics(key.split("/", 1)[1], tensors[f"{key}/mean_CF"], tensors[f"{key}/var_CF"]) for key in names
         ),
         features_ND=tensors["features_ND"],
         labels_N=tensors["labels_N"],

@@ -27,7 +27,12 @@ class LossBuffer:
     """Rows of (total, ce, feature, bn, BN term of each layer) of consecutive iterations of one chunk."""
 
     def __init__(
-        self, emit: Callable[[events.Event], None], chunk: int, layers: int, device: torch.device, lr_T: list[float]
+        self,
+        emit: Callable[[events.Event], None],
+        chunk: int,
+        layers: int,
+        device: torch.device,
+        lr_T: list[float],
     ) -> None:
         self._emit = emit
         self._chunk = chunk
@@ -65,9 +70,7 @@ class LossBuffer:
                 lr=events.numbers(self._lr_T[self._first : last]),
             )
         )
-        self._emit(
-            events.Layers(chunk=self._chunk, iteration=last - 1, values=events.numbers(rows[-1][len(TERMS) :]))
-        )
+        self._emit(events.Layers(chunk=self._chunk, iteration=last - 1, values=events.numbers(rows[-1][len(TERMS) :])))
         self._count = 0
         self._flushed = time.monotonic()
         for index, row in enumerate(rows):
@@ -137,7 +140,11 @@ class Heart(threading.Thread):
     """Emits a heartbeat and memory figures at an interval until stopped."""
 
     def __init__(
-        self, emit: Callable[[events.Event], None], device: torch.device, seconds: float, paused: Callable[[], bool]
+        self,
+        emit: Callable[[events.Event], None],
+        device: torch.device,
+        seconds: float,
+        paused: Callable[[], bool],
     ) -> None:
         super().__init__(name="heart", daemon=True)
         self._emit, self._device, self._seconds, self._paused = emit, device, seconds, paused

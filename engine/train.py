@@ -36,7 +36,10 @@ class StudentResult:
 
 
 def kd_loss(
-    student_NC: torch.Tensor, teacher_NC: torch.Tensor, temperature: float, weights_N: torch.Tensor | None = None
+    student_NC: torch.Tensor,
+    teacher_NC: torch.Tensor,
+    temperature: float,
+    weights_N: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """KL(softmax(teacher / T) ‖ softmax(student / T)), mean over images, no T² factor (as FKD has it).
 

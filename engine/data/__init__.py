@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import psutil
 import torch
@@ -60,7 +61,7 @@ def load_dataset(
     config: DataConfig,
     seed: int,
     device: torch.device,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Dataset:
     """List, split and (where it fits) decode a data set. Raises DataError before any work for what is unusable."""
     listing = _list(config)
@@ -72,7 +73,7 @@ def load_dataset(
     done = 0
     for split in (train, val):
         if resident:
-            images, kept = _decode_all(split, config, lambda count, base=done: progress(base + count, total))
+            images, kept = _decode_all(split, config, partial(_report, progress, done, total))
             skipped += [split.names[index] for index in range(len(split.items)) if index not in kept]
             labels = split.labels_N[torch.tensor(sorted(kept), dtype=torch.int64)]
             sources.append(ResidentSource(images, labels, device))
@@ -94,6 +95,10 @@ def load_dataset(
         skipped=tuple(skipped),
         warnings=listing.warnings,
     )
+
+
+def _report(progress: Callable[[int, int], None], before: int, total: int, count: int) -> None:
+    progress(before + count, total)
 
 
 def _list(config: DataConfig) -> Listing:
@@ -148,9 +153,7 @@ def _fits(config: DataConfig, images: int, device: torch.device) -> bool:
     return images * 3 * config.resolution**2 < RESIDENT_SHARE * free
 
 
-def _decode_all(
-    split: Split, config: DataConfig, progress: Callable[[int], None]
-) -> tuple[torch.Tensor, set[int]]:
+def _decode_all(split: Split, config: DataConfig, progress: Callable[[int], None]) -> tuple[torch.Tensor, set[int]]:
     """Decode a split in threads (Pillow releases the interpreter lock); unreadable images end or are left out."""
     size = config.resolution
     images = torch.empty(len(split.items), 3, size, size, dtype=torch.uint8)
@@ -179,9 +182,7 @@ def _decode_all(
 
 
 def _stream(split: Split, config: DataConfig, device: torch.device) -> StreamedSource:
-    return StreamedSource(
-        lambda index: split.decode(index, config.resolution), split.labels_N, device, config.workers
-    )
+    return StreamedSource(lambda index: split.decode(index, config.resolution), split.labels_N, device, config.workers)
 
 
 def _fingerprint(listing: Listing, train: Split, val: Split, config: DataConfig, skipped: list[str]) -> str:

@@ -18,7 +18,12 @@ from engine.errors import DataError
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LAYOUT = {
-    "cifar10": ([f"data_batch_{i}" for i in range(1, 6)], ["test_batch"], "cifar-10-batches-py", "cifar-10-batches-bin"),
+    "cifar10": (
+        [f"data_batch_{i}" for i in range(1, 6)],
+        ["test_batch"],
+        "cifar-10-batches-py",
+        "cifar-10-batches-bin",
+    ),
     "cifar100": (["train"], ["test"], "cifar-100-python", "cifar-100-binary"),
 }
 ALLOWED = {
@@ -59,12 +64,16 @@ def _reader(
     if path.is_file():
         return _tar_reader(path)
     for folder, binary in (
-        (path / python_folder, False), (path, False), (path / binary_folder, True), (path, True),
+        (path / python_folder, False),
+        (path, False),
+        (path / binary_folder, True),
+        (path, True),
     ):
         if (folder / (needed[0] + (".bin" if binary else ""))).is_file():
-            return (lambda name: _read_file(folder / name)), binary
+            return (lambda name, folder=folder: _read_file(folder / name)), binary
     raise DataError(
-        f"data.path = '{path}' holds no {python_folder} or {binary_folder}", "unpack the standard archive there"
+        f"data.path = '{path}' holds no {python_folder} or {binary_folder}",
+        "unpack the standard archive there",
     )
 
 

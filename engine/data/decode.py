@@ -16,7 +16,8 @@ from engine.errors import DataError
 def decode(content: Path | bytes, resolution: int, name: str) -> torch.Tensor:
     """Decode, apply EXIF rotation, convert to RGB, cut the largest central square, resize (bilinear, antialiased).
 
-    Greyscale, palette, CMYK and transparent files are converted (transparency onto black). Raises DataError naming the file.
+    Greyscale, palette, CMYK and transparent files are converted (transparency onto black).
+    Raises DataError naming the file.
     """
     try:
         with warnings.catch_warnings():

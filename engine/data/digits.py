@@ -16,4 +16,10 @@ def listing() -> Listing:
     names = tuple(str(digit) for digit in range(10))
     items = [image.expand(3, -1, -1).contiguous() for image in images_NHW]
     marks = ["sklearn"] * len(items)
-    return Listing("digits", names, names, Split(items, [f"digits/{i}" for i in range(len(items))], marks, labels_N), None)
+    return Listing(
+        "digits",
+        names,
+        names,
+        Split(items, [f"digits/{i}" for i in range(len(items))], marks, labels_N),
+        None,
+    )

@@ -38,7 +38,11 @@ class Split:
         if item.shape[-1] == resolution:
             return item
         resized = torch.nn.functional.interpolate(
-            item[None].float(), size=(resolution, resolution), mode="bilinear", antialias=True, align_corners=False
+            item[None].float(),
+            size=(resolution, resolution),
+            mode="bilinear",
+            antialias=True,
+            align_corners=False,
         )
         return resized[0].round_().clamp_(0, 255).to(torch.uint8)
 

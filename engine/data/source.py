@@ -50,7 +50,11 @@ class StreamedSource:
     """Images decoded by threads whenever they are asked for; memory is bounded by a few batches."""
 
     def __init__(
-        self, decode: Callable[[int], torch.Tensor], labels_N: torch.Tensor, device: torch.device, workers: int
+        self,
+        decode: Callable[[int], torch.Tensor],
+        labels_N: torch.Tensor,
+        device: torch.device,
+        workers: int,
     ) -> None:
         self.labels_N = labels_N
         self._decode = decode

@@ -37,12 +37,10 @@ def build(arch: str, classes: int, resolution: int, stem: str = "auto", width: i
         torch.manual_seed(0)
         if arch in CONVNETS:
             return ConvNet(CONVNETS[arch], width, classes)
-        arguments = {"image_size": resolution} if arch.startswith("vit_") else {}
-        if arch == "googlenet":
+        arguments: dict[str, int | bool] = {"image_size": resolution} if arch.startswith("vit_") else {}
+        if arch in ("googlenet", "inception_v3"):
             arguments = {"aux_logits": False, "init_weights": True}
-        if arch == "inception_v3":
-            arguments = {"aux_logits": False, "init_weights": True}
-        network = torchvision.models.get_model(arch, weights=None, num_classes=classes, **arguments)
+        network: nn.Module = torchvision.models.get_model(arch, weights=None, num_classes=classes, **arguments)
         if isinstance(network, torchvision.models.ResNet):
             _set_stem(network, stem, resolution)
         elif stem not in ("auto", "standard"):
@@ -70,8 +68,8 @@ def initialise(network: nn.Module, seed: int, *keys: str | int) -> None:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            elif callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
 
 
 def require_batchnorm(network: nn.Module) -> None:

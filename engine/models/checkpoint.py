@@ -110,8 +110,10 @@ def load_into(network: nn.Module, state: dict[str, torch.Tensor], path: Path, cl
             parts.append(f"{len(unexpected)} unexpected (first: {unexpected[0]})")
         if shapes:
             key = shapes[0]
-            parts.append(f"{len(shapes)} of another shape (first: {key} {tuple(state[key].shape)}, "
-                         f"needed {tuple(own[key].shape)})")
+            parts.append(
+                f"{len(shapes)} of another shape (first: {key} {tuple(state[key].shape)}, "
+                f"needed {tuple(own[key].shape)})"
+            )
         raise CheckpointError(
             f"checkpoint {path} is not of this architecture: " + "; ".join(parts),
             "set teacher.arch, teacher.stem and teacher.width to those it was trained with",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -20,7 +22,7 @@ class ConvNet(nn.Module):
                     nn.ReLU(inplace=True),
                     nn.AvgPool2d(2),
                 )
-                for before, after in zip(channels[:-1], channels[1:], strict=True)
+                for before, after in pairwise(channels)
             ]
         )
         self.fc = nn.Linear(width, classes)

@@ -51,12 +51,12 @@ def load(path: str) -> dict[str, np.ndarray]:
         return {name: file[name] for name in file.files}
 
 
-@pytest.fixture()
+@pytest.fixture
 def vectors(pytestconfig: pytest.Config) -> dict[str, np.ndarray]:
     return load(pytestconfig.getoption("--vectors"))
 
 
-@pytest.fixture()
+@pytest.fixture
 def network(vectors: dict[str, np.ndarray]) -> nn.Module:
     weights = {key[6:]: torch.from_numpy(value) for key, value in vectors.items() if key.startswith("model/")}
     return TwoLayerNetwork(weights).eval().requires_grad_(False)

@@ -122,7 +122,17 @@ def runs(as_json: options.Json = False) -> None:
     for row in rows:
         top1 = "" if row.last_top1 is None else f"{row.last_top1:.2f}"
         stage = f"{row.stage} {row.done}/{row.total}" if row.state in rundir.ALIVE and row.total else row.stage
-        cells = (row.id, row.state, row.name, row.dataset, row.teacher, str(row.ipc), f"{row.r_bn:g}", stage, top1)
+        cells = (
+            row.id,
+            row.state,
+            row.name,
+            row.dataset,
+            row.teacher,
+            str(row.ipc),
+            f"{row.r_bn:g}",
+            stage,
+            top1,
+        )
         table.add_row(*[Text(cell) for cell in cells])
     Console().print(table)
 

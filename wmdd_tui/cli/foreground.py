@@ -131,7 +131,10 @@ def follow(run: RunDir, tail: EventTail, process: subprocess.Popen[bytes] | None
     """Show a run until it ends; returns its exit code. Without ``process`` the run was started elsewhere."""
     console = Console(stderr=as_json)
     console.print(f"run {escape(run.id)} in {escape(str(run.path))}", highlight=False, soft_wrap=True)
-    with Display(console) as display, _Interrupts(run, lambda text: console.print(escape(text), soft_wrap=True)):
+    with (
+        Display(console) as display,
+        _Interrupts(run, lambda text: console.print(escape(text), soft_wrap=True)),
+    ):
         while True:
             gone = process.poll() is not None if process else rundir.state_of(run) not in rundir.ALIVE
             for event in tail.poll():

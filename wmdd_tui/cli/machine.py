@@ -27,7 +27,9 @@ datasets_app = typer.Typer(help="Find data sets and prepare downloaded ones.", i
 @datasets_app.callback()
 def datasets(
     context: typer.Context,
-    roots: Annotated[list[Path] | None, typer.Option("--root", help="Folder to look in; $WMDD_DATA by default.")] = None,
+    roots: Annotated[
+        list[Path] | None, typer.Option("--root", help="Folder to look in; $WMDD_DATA by default.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """List the data sets found: wmdd-tui datasets --root ~/data"""
@@ -71,7 +73,8 @@ def teachers(as_json: options.Json = False) -> None:
         return
     print("architectures: " + ", ".join(catalog.ARCHITECTURES) + ", any torchvision classifier with BatchNorm")
     for row in earlier:
-        print(f"run {row['run']}: {row['arch']} on {row['dataset']}  (--set teacher.source=run --set teacher.path={row['run']})")
+        print(f"run {row['run']}: {row['arch']} on {row['dataset']}; take it with")
+        print(f"  --set teacher.source=run --set teacher.path={row['run']}")
 
 
 def doctor(as_json: options.Json = False) -> None:
