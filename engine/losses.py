@@ -176,12 +176,8 @@ def _bn_term(
     """BN term of one layer. The shift is the target mean, so the first moment *is* the difference of means."""
     mean_difference_GF = share_GB @ first_BF
     var_difference_GF = share_GB @ second_BF - mean_difference_GF.square() - var_GF
-    if squared:
-        return mean_difference_GF.square().sum() + var_difference_GF.square().sum()
-    return (
-        torch.linalg.vector_norm(mean_difference_GF, dim=1).mean()
-        + torch.linalg.vector_norm(var_difference_GF, dim=1).mean()
-    )
+    norms_2G = torch.stack([torch.linalg.vector_norm(x, dim=1) for x in (mean_difference_GF, var_difference_GF)])
+    return norms_2G.square().sum() if squared else norms_2G.mean(1).sum()
 
 
 def derivatives(collected: Collected, targets: Targets, coefficients: Coefficients) -> tuple[Terms, Collected]:
