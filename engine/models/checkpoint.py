@@ -7,6 +7,7 @@ Accepted: torchvision state_dicts, the authors' ``{"model": state_dict, "args": 
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 from pathlib import Path
 from urllib.error import URLError
@@ -160,6 +161,10 @@ def _torchvision_state(teacher: config.TeacherConfig) -> dict[str, torch.Tensor]
 
 
 def save_safetensors(network: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """Write a network's tensors, whole or not at all. Raises OSError."""
+    """Write a network's tensors, whole or not at all. Raises OSError.
+
+    The facts are one JSON entry: safetensors writes several entries in random order, and equal runs must leave
+    equal bytes.
+    """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    rundir.write_whole(path, safetensors.torch.save(tensors, metadata=metadata))
+    rundir.write_whole(path, safetensors.torch.save(tensors, metadata={"facts": json.dumps(metadata)}))

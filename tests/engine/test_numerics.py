@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,7 @@ from engine.recover import (
 )
 
 
-@pytest.fixture()
+@pytest.fixture
 def random() -> np.random.Generator:
     return np.random.default_rng(7)
 
@@ -232,4 +234,4 @@ def test_cosine_learning_rate() -> None:
     rates = learning_rates(0.25, 10)
     assert rates[0] == 0.25
     assert rates[5] == pytest.approx(0.125)
-    assert all(later < earlier for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(rates))

@@ -1,0 +1,68 @@
+"""The configuration: one definition, clear errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine import config, presets
+from engine.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", list(presets.PRESETS))
+def test_presets_survive_toml(name: str) -> None:
+    settings = presets.get(name)
+    assert config.from_toml(config.to_toml(settings)) == settings
+    assert settings.preset == name
+    assert presets.describe(name).endswith(".")
+
+
+def test_every_option_has_help() -> None:
+    rows = config.describe()
+    assert [key for key, _, _ in rows] == config.option_keys()
+    for key, _, text in rows:
+        assert len(text) > 12, key
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("recover.iteration=3", "did you mean 'recover.iterations'"),
+        ("r_bn=3", "did you mean 'recover.r_bn'"),
+        ("ipc=0", "ipc = 0"),
+        ("ipc=-3", "ipc = -3"),
+        ("ipc=ten", "ipc = 'ten'"),
+        ("data.resolution=1024", "512"),
+        ("recover.objective=sgd", "'wmdd' or 'sre2l'"),
+        ("recover.r_bn", "has no '='"),
+        ("recover.lr=nan", "recover.lr"),
+        ('data.dataset="imagefolder"', "needs data.path"),
+        ('teacher.arch="resnet18"', "resolution 16 is too small"),
+        ("recover.chunk=across-classes", "recover.bn = 'global'"),
+        ("barycenter.weights=none", "recover.r_feature = 0"),
+    ],
+)
+def test_bad_options_say_what_to_do(assignment: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.override(presets.get("digits"), [assignment])
+    assert said in str(caught.value)
+
+
+def test_unknown_preset_suggests() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'digits'"):
+        presets.get("digit")
+
+
+def test_overrides_take_toml_literals_and_bare_words() -> None:
+    changed = config.override(presets.get("digits"), ["name=a b [c]", "recover.flip=true", "recover.lr=1e-2"])
+    assert (changed.name, changed.recover.flip, changed.recover.lr) == ("a b [c]", True, 0.01)
+
+
+@pytest.mark.parametrize("text", ["a = [", "\x00", "ipc = 10\nipc = 11"])
+def test_broken_toml(text: str) -> None:
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        config.from_toml(text)
+
+
+def test_environment_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WMDD_DATA", "/somewhere")
+    assert presets.get("imagenette-paper-ipc10").data.path == "/somewhere/imagenette"
