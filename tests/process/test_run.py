@@ -139,7 +139,12 @@ def test_micro_batches_give_the_same_images_but_rounding(undisturbed: tuple[rund
 @pytest.mark.parametrize(
     "changes",
     [
-        ['recover.objective="sre2l"', 'recover.bn="global"', 'recover.chunk="across-classes"', "barycenter.weights=none"],
+        [
+            "recover.objective=sre2l",
+            "recover.bn=global",
+            "recover.chunk=across-classes",
+            "barycenter.weights=none",
+        ],
         ['barycenter.weights="optimized"', 'recover.loss_semantics="paper"', "recover.r_bn=0.1", "ipc=12"],
         ['recover.init="real"', 'recover.augment="per-image"', 'relabel.storage="online"', 'relabel.mix="mixup"'],
     ],
