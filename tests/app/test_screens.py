@@ -1,0 +1,218 @@
+"""The screens at all sizes, with recorded runs and hostile texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import DataTable, Input, Static
+
+from engine import events, presets, rundir
+from engine.rundir import RunDir
+from wmdd_tui.app import Settings, WmddApp, run_app
+from wmdd_tui.screens.monitor import MonitorScreen
+from wmdd_tui.screens.new_run import NewRunScreen
+from wmdd_tui.screens.runs import RunsScreen
+from wmdd_tui.widgets.config_form import errors_by_key, options
+from wmdd_tui.widgets.panels import LayerPanel, MetricsPanel
+from wmdd_tui.widgets.plan import command_for, from_pasted, plan_of
+
+SIZES = [(80, 24), (120, 40), (200, 60)]
+HOSTILE = "[red]x[/] [link=a] \\[ ünïcode 漢字 ]["
+
+
+async def until(pilot: Pilot[int], condition: Callable[[], bool]) -> None:
+    """Let the app work until something holds; the suite's time limit is the end of patience."""
+    while not condition():
+        await pilot.pause(0.01)
+
+
+def record(name: str = "recorded", end: str = "finished") -> RunDir:
+    """A finished run as its engine would have left it."""
+    settings = presets.get("digits").model_copy(update={"name": name})
+    run = rundir.create(settings)
+    writer = events.Writer(run.events_file)
+    writer.write(
+        events.Hello(
+            stages=["squeeze", "recover", "train"], classes=2, class_names=["zero", HOSTILE], ipc=1, chunks=1,
+            iterations=20, layers=["blocks.0.1", HOSTILE], device="cpu",
+        )
+    )  # fmt: skip
+    writer.write(events.Stage(stage="squeeze", what="begin"))
+    writer.write(events.Metrics(stage="squeeze", epoch=1, epochs=1, loss=1.5, top1=81.25))
+    writer.write(events.Stage(stage="squeeze", what="end", seconds=2.0))
+    writer.write(events.Stage(stage="recover", what="begin"))
+    for step in range(20):
+        loss: list[events.Number] = [float(20 - step)]
+        writer.write(events.Iters(chunk=0, first=step, total=loss, ce=loss, feature=loss, bn=["nan"], lr=[0.1]))
+        writer.write(events.Layers(chunk=0, iteration=step, values=[1.0, 3.0]))
+        writer.write(events.Progress(stage="recover", done=step + 1, total=20, unit="iterations"))
+    writer.write(events.Memory(rss=1 << 30, cpu_percent=50.0, host_total=8 << 30, host_available=4 << 30))
+    writer.write(events.Log(message=HOSTILE + "\nsecond line", level="warning"))
+    writer.write(events.Stage(stage="recover", what="end", seconds=1.0))
+    writer.write(events.Metrics(stage="train", epoch=10, epochs=10, loss=0.5, top1=62.5, top5=99.0))
+    writer.write(events.End(status=end, error="NonFiniteLoss", message=HOSTILE, remedy="lower recover.lr"))
+    writer.close()
+    with run.events_file.open("ab") as file:
+        file.write(b'garbage\n{"kind":"unknown"}\n{"kind":"iters","chu')
+    return run
+
+
+def text_of(app: WmddApp, selector: str) -> str:
+    return str(app.screen.query_one(selector, Static).content)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("screen", ["runs", "new", "monitor"])
+async def test_screens_open_and_survive_resizing(screen: str, size: tuple[int, int]) -> None:
+    app = WmddApp(screen, record())
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        for other in ((40, 10), size):
+            await pilot.resize_terminal(*other)
+            await pilot.pause()
+        assert app.screen.query("Footer")
+
+
+async def test_empty_state_says_how_to_start() -> None:
+    app = WmddApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.screen.has_class("-empty"))
+        assert "start the digits demo" in text_of(app, "#empty")
+
+
+async def test_runs_started_elsewhere_appear_and_hostile_names_are_literal() -> None:
+    app = WmddApp()
+    async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.screen.has_class("-empty"))
+        record("[red]bad[/]")
+        app.screen.on_screen_resume()  # type: ignore[attr-defined]
+        table = app.screen.query_one("#table", DataTable)
+        await until(pilot, lambda: table.row_count == 1)
+        assert "[red]bad[/]" in str(table.get_row_at(0)[2])
+        assert "finished" in str(table.get_row_at(0)[1])
+
+
+async def test_filter_narrows_the_table() -> None:
+    record("alpha")
+    record("beta")
+    app = WmddApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        table = app.screen.query_one("#table", DataTable)
+        await until(pilot, lambda: table.row_count == 2)
+        await pilot.press("slash", *"alp")
+        await pilot.pause()
+        assert table.row_count == 1
+        await pilot.press("escape")
+        await pilot.pause()
+        assert table.row_count == 2
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_monitor_replays_a_recorded_run(size: tuple[int, int]) -> None:
+    app = WmddApp("monitor", record(end="failed"))
+    async with app.run_test(size=size) as pilot:
+        screen = app.screen
+        assert isinstance(screen, MonitorScreen)
+        await until(pilot, lambda: screen.state == "failed")
+        assert "student 62.50 %" in text_of(app, "#figures")
+        assert "loss 1" in text_of(app, "#figures")
+        assert HOSTILE in text_of(app, "#alerts")
+        assert "lower recover.lr" in text_of(app, "#alerts")
+        for key in "123456":
+            await pilot.press(key)
+            await pilot.pause()
+        assert screen.query_one(MetricsPanel).query_one(DataTable).row_count == 2
+        assert "blocks.0.1" in screen.query_one(LayerPanel).as_text() or size != SIZES[0]
+
+
+async def test_monitor_of_a_vanished_run_stays_up(tmp_path: Path) -> None:
+    app = WmddApp("monitor", RunDir(tmp_path / "gone"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = app.screen
+        assert isinstance(screen, MonitorScreen)
+        await until(pilot, lambda: screen.state == "vanished")
+        assert "vanished" in text_of(app, "#headline")
+
+
+async def test_form_launches_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[RunDir] = []
+    monkeypatch.setattr("wmdd_tui.app.launch", launched.append)
+    app = WmddApp("new")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        await pilot.press(*"mine")
+        await pilot.pause()
+        assert "name=" in text_of(app, "#command")
+        await pilot.press("ctrl+r")
+        await pilot.pause()
+        assert isinstance(app.screen, MonitorScreen)
+    assert launched[0].config().name == "mine"
+
+
+async def test_form_refuses_what_the_model_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[RunDir] = []
+    monkeypatch.setattr("wmdd_tui.app.launch", launched.append)
+    app = WmddApp("new")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        app.screen.query_one("#field-ipc", Input).value = "0"
+        await pilot.pause()
+        assert app.screen.query_one("#row-ipc").has_class("-wrong")
+        assert "ipc = 0" in text_of(app, "#problem")
+        await pilot.press("ctrl+r")
+        await pilot.pause()
+        assert isinstance(app.screen, NewRunScreen)
+    assert not launched
+
+
+async def test_form_opens_every_section_and_preset() -> None:
+    app = WmddApp("new")
+    async with app.run_test(size=(120, 40)) as pilot:
+        await pilot.pause()
+        for section in app.screen.query("Collapsible"):
+            section.collapsed = False  # type: ignore[attr-defined]
+            await pilot.pause()
+        assert len(app.screen.query("FieldRow")) == len(options())
+        app.screen.query_one("#pick-preset").value = "digits-sre2l"  # type: ignore[attr-defined]
+        await pilot.pause()
+        assert "sre2l" in text_of(app, "#toml")
+        assert text_of(app, "#command") == "$ wmdd-tui run --preset digits-sre2l"
+
+
+def test_command_round_trip() -> None:
+    config = from_pasted("wmdd-tui run --preset digits --set recover.r_bn=3.5 --name 'a b' --ipc 2")
+    assert (config.recover.r_bn, config.name, config.ipc) == (3.5, "a b", 2)
+    assert from_pasted(command_for(config, "digits")) == config
+
+
+def test_plan_counts_chunks(tmp_path: Path) -> None:
+    plan = plan_of(presets.get("digits"), 10, tmp_path / "not" / "yet")
+    assert (plan.images, plan.chunks, plan.iterations) == (100, 1, 300)
+
+
+def test_errors_find_their_field() -> None:
+    from engine.config import from_dict
+    from engine.errors import ConfigError
+
+    with pytest.raises(ConfigError) as caught:
+        from_dict({"ipc": 0, "teacher": {"arch": "resnet18"}})
+    assert "ipc" in errors_by_key(caught.value)
+
+
+async def test_readonly_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[RunDir] = []
+    monkeypatch.setattr("wmdd_tui.app.launch", launched.append)
+    app = WmddApp(settings=Settings(readonly=True))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("d", "n")
+        await pilot.pause()
+        assert isinstance(app.screen, RunsScreen)
+    assert not launched
+
+
+def test_without_a_terminal_the_exit_code_is_two(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_app() == 2
+    assert "wmdd-tui watch" in capsys.readouterr().err

@@ -1,0 +1,152 @@
+"""Every key of the dashboard, defined once: bindings, the help screen, the palette and the docs come from here.
+
+``python -m wmdd_tui.actions`` prints the page of keys as Markdown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Scope = Literal["app", "runs", "new", "monitor", "compare"]
+SCOPES: dict[Scope, str] = {
+    "app": "Everywhere",
+    "runs": "Runs",
+    "new": "New run",
+    "monitor": "Monitor",
+    "compare": "Compare",
+}
+PANELS = {
+    "losses": "Losses",
+    "layers": "BN per layer",
+    "memory": "Memory",
+    "images": "Images",
+    "log": "Log",
+    "metrics": "Evaluation",
+}
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing a key does. ``call`` is Textual's action text; ``key`` may hold alternatives after commas."""
+
+    id: str
+    key: str
+    title: str
+    help: str
+    scope: Scope
+    changes_run: bool = False
+    footer: bool = False
+    call: str = ""
+
+    @property
+    def name(self) -> str:
+        """Unique over all scopes; the id a key map refers to."""
+        return f"{self.scope}.{self.id}"
+
+    @property
+    def action(self) -> str:
+        return self.call or self.id
+
+    @property
+    def first_key(self) -> str:
+        return self.key.split(",")[0]
+
+
+ACTIONS: tuple[Action, ...] = (
+    Action("help", "question_mark", "Help", "Show the keys of this screen.", "app", footer=True),
+    Action("leave", "q", "Leave", "Close the dashboard; runs go on.", "app", footer=True),
+    Action("back", "escape", "Back", "Step back one level.", "app", footer=True),
+    Action("command_palette", "ctrl+p", "Palette", "Search every action by name.", "app"),
+    Action("toggle_theme", "ctrl+t", "Theme", "Change between dark and light.", "app"),
+    Action("down", "j", "Down", "Move down, as the arrow key does.", "app", call="move('down')"),
+    Action("up", "k", "Up", "Move up, as the arrow key does.", "app", call="move('up')"),
+    Action("open", "enter", "Open", "Watch the highlighted run.", "runs"),
+    Action("new", "n", "New", "Fill in the form of a new run.", "runs", changes_run=True, footer=True),
+    Action("demo", "d", "Demo", "Start the digits demo at once.", "runs", changes_run=True, footer=True),
+    Action("filter", "slash", "Filter", "Show only runs that hold a text.", "runs", footer=True),
+    Action("sort", "o", "Sort", "Change the column that orders the table.", "runs"),
+    Action("mark", "space", "Mark", "Mark or unmark a run for comparison.", "runs", footer=True),
+    Action("compare", "C", "Compare", "Compare the marked runs.", "runs", footer=True),
+    Action("duplicate", "e", "Copy to form", "Open the form with this run's settings.", "runs", changes_run=True),
+    Action("resume", "r", "Resume", "Continue a stopped, failed or crashed run.", "runs", changes_run=True),
+    Action("pause", "p", "Pause", "Pause the run, or let it go on.", "runs", changes_run=True),
+    Action("stop", "x", "Stop", "Stop the run with a checkpoint (asks first).", "runs", changes_run=True, footer=True),
+    Action("delete", "delete", "Delete", "Delete a run that is not alive (asks first).", "runs", changes_run=True),
+    Action("launch", "ctrl+r,f5", "Launch", "Start the run and watch it.", "new", changes_run=True, footer=True),
+    Action("check", "f6", "Check", "Ask the engine whether data, teacher and device are usable.", "new", footer=True),
+    Action("preview", "f2", "TOML", "Show or hide the TOML and the command.", "new", footer=True),
+    Action("paste", "f4", "Paste", "Fill the form from a pasted command or TOML.", "new", footer=True),
+    Action("copy", "f7", "Copy", "Copy the equivalent command.", "new"),
+    *(
+        Action(panel, str(number), title, f"Show or hide the panel “{title}”.", "monitor", call=f"panel('{panel}')")
+        for number, (panel, title) in enumerate(PANELS.items(), start=1)
+    ),
+    Action("maximise", "m", "Maximise", "Give the current panel the whole screen, or give it back.", "monitor", footer=True),
+    Action("scale", "y", "Lin/log", "Change the losses' scale.", "monitor"),
+    Action("smooth", "s", "Smooth", "Change between raw and smoothed losses.", "monitor"),
+    Action("zoom_in", "plus,equals_sign", "Zoom in", "Show fewer iterations.", "monitor", call="zoom(0.5)"),
+    Action("zoom_out", "minus", "Zoom out", "Show more iterations.", "monitor", call="zoom(2.0)"),
+    Action("reset", "0", "Whole", "Show all iterations.", "monitor"),
+    Action("pan_left", "h", "Pan left", "Move the zoomed losses to earlier iterations.", "monitor", call="pan(-0.25)"),
+    Action("pan_right", "l", "Pan right", "Move the zoomed losses to later iterations.", "monitor", call="pan(0.25)"),
+    Action("cursor_left", "left", "Cursor left", "Move the read-out, or to the previous picture.", "monitor", call="cursor(-1)"),
+    Action("cursor_right", "right", "Cursor right", "Move the read-out, or to the next picture.", "monitor", call="cursor(1)"),
+    Action("filter", "slash", "Filter", "Filter layers or log by a text.", "monitor"),
+    Action("copy", "c", "Copy", "Copy the panel as text, and write it to a file.", "monitor"),
+    Action("follow", "f", "Follow", "Follow the end of the log, or stay.", "monitor"),
+    Action("freeze", "space", "Freeze", "Hold the display still; the run goes on.", "monitor", footer=True),
+    Action("dismiss_alerts", "a", "Dismiss", "Dismiss the alerts.", "monitor"),
+    Action("pause", "p", "Pause run", "Pause the run, or let it go on.", "monitor", changes_run=True, footer=True),
+    Action("stop", "x", "Stop run", "Stop the run with a checkpoint (asks first); again to kill.", "monitor", changes_run=True, footer=True),
+    Action("scale", "y", "Lin/log", "Change the scale.", "compare", footer=True),
+    Action("smooth", "s", "Smooth", "Change between raw and smoothed.", "compare", footer=True),
+    Action("term", "t", "Term", "Change the term of the loss that is drawn.", "compare", footer=True),
+    Action("zoom_in", "plus,equals_sign", "Zoom in", "Show fewer iterations.", "compare", call="zoom(0.5)"),
+    Action("zoom_out", "minus", "Zoom out", "Show more iterations.", "compare", call="zoom(2.0)"),
+    Action("reset", "0", "Whole", "Show all iterations.", "compare"),
+)  # fmt: skip
+
+KEY_NAMES = {
+    "question_mark": "?",
+    "slash": "/",
+    "plus": "+",
+    "equals_sign": "=",
+    "minus": "-",
+    "escape": "esc",
+}
+
+
+def of_scope(scope: Scope) -> list[Action]:
+    return [action for action in ACTIONS if action.scope == scope]
+
+
+def key_text(action: Action) -> str:
+    """The keys as a person reads them."""
+    return " or ".join(KEY_NAMES.get(key, key) for key in action.key.split(","))
+
+
+def changes_run(scope: str, call_name: str) -> bool:
+    """Whether an action, by the name of its method, would change a run."""
+    return any(
+        action.changes_run
+        for action in ACTIONS
+        if action.scope == scope and action.action.partition("(")[0] == call_name
+    )
+
+
+def markdown() -> str:
+    """The page of keys."""
+    lines = ["# Keys", "", "Generated by `python -m wmdd_tui.actions`; do not edit.", ""]
+    lines += ["With `--readonly`, the keys marked † do nothing.", ""]
+    for scope, title in SCOPES.items():
+        lines += [f"## {title}", "", "| key | action | what it does |", "|---|---|---|"]
+        for action in of_scope(scope):
+            mark = " †" if action.changes_run else ""
+            lines.append(f"| `{key_text(action)}` | {action.title}{mark} | {action.help} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown())

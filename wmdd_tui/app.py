@@ -1,0 +1,141 @@
+"""The Textual application: settings, themes, the stack of screens. It never imports torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import wmdd_tui.terminal  # noqa: F401  (before textual, which reads its settings once)
+
+# isort: split
+from textual.app import App, SystemCommand
+from textual.binding import BindingType
+from textual.screen import Screen
+
+from engine.config import RunConfig
+from engine.errors import EngineError
+from engine.rundir import RunDir, create, find
+from wmdd_tui import actions
+from wmdd_tui.screens.base import ActionScreen, bindings
+from wmdd_tui.screens.help import Help
+from wmdd_tui.screens.monitor import MonitorScreen
+from wmdd_tui.screens.new_run import NewRunScreen
+from wmdd_tui.screens.runs import RunsScreen
+from wmdd_tui.store.launch import launch
+from wmdd_tui.theme import DARK, LIGHT, THEMES
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line says about the screen."""
+
+    readonly: bool = False
+    slow_link: bool = False
+    ascii: bool = False
+
+
+class WmddApp(App[int]):
+    """The cockpit. ``screen_name`` is runs, new or monitor; esc from any of them leads back to the runs."""
+
+    TITLE = "wmdd-tui"
+    CSS_PATH = "app.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = bindings("app")
+    ENABLE_COMMAND_PALETTE = True
+
+    def __init__(
+        self,
+        screen_name: str = "runs",
+        run: RunDir | None = None,
+        preset: str | None = None,
+        settings: Settings | None = None,
+        theme: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings or Settings()
+        self.watched: RunDir | None = run
+        self._first = screen_name
+        self._preset = preset
+        self._theme_name = theme or "dark"
+        self._engines: list[subprocess.Popen[bytes]] = []
+
+    def on_mount(self) -> None:
+        for theme in (DARK, LIGHT):
+            self.register_theme(theme)
+        self.theme = THEMES[self._theme_name].name if self._theme_name in THEMES else self._theme_name
+        if self.settings.ascii:
+            self.add_class("-ascii")
+        self.push_screen(RunsScreen())
+        if self._first == "new":
+            self.push_screen(NewRunScreen(preset=self._preset))
+        elif self._first == "monitor" and self.watched is not None:
+            self.push_screen(MonitorScreen(self.watched))
+
+    def start(self, config: RunConfig) -> RunDir:
+        """Create a run and start its engine. Raises EngineError."""
+        return self.resume(create(config))
+
+    def resume(self, run: RunDir) -> RunDir:
+        """Start an engine in an existing run directory. Raises EngineError."""
+        if self.settings.readonly:
+            raise EngineError("this dashboard is read-only", "start it without --readonly")
+        self._engines.append(launch(run))
+        self.watched = run
+        return run
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """The palette: the actions of the screen, then those of the app."""
+        own = actions.of_scope(screen.SCOPE) if isinstance(screen, ActionScreen) else []
+        for action in [*own, *actions.of_scope("app")]:
+            if action.id in ("command_palette", "up", "down") or (self.settings.readonly and action.changes_run):
+                continue
+            prefix = "app" if action.scope == "app" else "screen"
+
+            def call(text: str = f"{prefix}.{action.action}") -> None:
+                self.call_later(self.run_action, text)
+
+            yield SystemCommand(f"{action.title} ({actions.key_text(action)})", action.help, call)
+
+    def action_help(self) -> None:
+        scope = self.screen.SCOPE if isinstance(self.screen, ActionScreen) else None
+        self.push_screen(Help(scope, self.settings.readonly))
+
+    def action_leave(self) -> None:
+        self.exit(0)
+
+    async def action_back(self) -> None:
+        if len(self.screen_stack) > 2:
+            self.pop_screen()
+
+    def action_toggle_theme(self) -> None:
+        self.theme = LIGHT.name if self.current_theme.dark else DARK.name
+
+    async def action_move(self, direction: str) -> None:
+        """Move in the focused widget as its arrow key would."""
+        for name in (f"cursor_{direction}", f"scroll_{direction}"):
+            if self.focused is not None and hasattr(self.focused, f"action_{name}"):
+                await self.run_action(name, self.focused)
+                return
+
+
+def run_app(
+    screen: str = "runs",
+    run: str | None = None,
+    preset: str | None = None,
+    readonly: bool = False,
+    slow_link: bool = False,
+    ascii: bool = False,
+    theme: str | None = None,
+) -> int:
+    """Show the dashboard until the user leaves; returns the exit code. Raises EngineError for an unknown run."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        print("wmdd-tui: the dashboard needs a terminal; without one use `wmdd-tui watch`", file=sys.stderr)
+        return 2
+    watched = find(run or "") if screen == "monitor" or run is not None else None
+    app = WmddApp("monitor" if watched else screen, watched, preset, Settings(readonly, slow_link, ascii), theme)
+    code = app.run()
+    if app.watched is not None:
+        print(f"runs go on; come back with: wmdd-tui attach {app.watched.id}")
+    return app.return_code or code or 0

@@ -1,0 +1,41 @@
+"""What all screens share: bindings from the action table, and the switch that keeps runs untouched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+
+from wmdd_tui import actions
+
+if TYPE_CHECKING:
+    from wmdd_tui.app import WmddApp
+
+
+def bindings(scope: actions.Scope) -> list[BindingType]:
+    """The bindings of one scope."""
+    return [
+        Binding(action.key, action.action, action.title, show=action.footer, tooltip=action.help, id=action.name)
+        for action in actions.of_scope(scope)
+    ]
+
+
+class ActionScreen(Screen[None]):
+    """A screen whose keys stand in the action table under its ``SCOPE``."""
+
+    SCOPE: ClassVar[actions.Scope]
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (120, "-wide"), (180, "-huge")]
+    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-short"), (32, "-tall")]
+
+    @property
+    def cockpit(self) -> WmddApp:
+        """The app, by its own type."""
+        return cast("WmddApp", self.app)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        return not (self.cockpit.settings.readonly and actions.changes_run(self.SCOPE, action))
+
+    def say(self, message: str, bad: bool = False) -> None:
+        """A short notice; the text is shown literally."""
+        self.notify(message, severity="error" if bad else "information", markup=False)

@@ -1,0 +1,271 @@
+"""Watching one run, alive or finished: losses, layers, memory, images, log, evaluation."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from threading import Event, Lock
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Container
+from textual.message import Message
+from textual.widgets import Footer, Input, Static
+from textual.worker import get_current_worker
+
+from engine import rundir
+from engine.rundir import RunDir
+from wmdd_tui.actions import PANELS
+from wmdd_tui.screens.base import ActionScreen, bindings
+from wmdd_tui.screens.control import ask_stop, toggle_pause
+from wmdd_tui.store.reader import EventTail
+from wmdd_tui.store.view import RunView
+from wmdd_tui.widgets import headline
+from wmdd_tui.widgets.panels import ImagePanel, LayerPanel, LogPanel, LossPanel, MemoryPanel, MetricsPanel, Panel
+from wmdd_tui.widgets.stage_strip import StageStrip
+
+POLL_SECONDS = 0.25
+SLOW_SECONDS = 1.0
+STATE_SECONDS = 1.0
+KINDS: dict[str, type[Panel]] = {
+    "losses": LossPanel,
+    "layers": LayerPanel,
+    "memory": MemoryPanel,
+    "images": ImagePanel,
+    "log": LogPanel,
+    "metrics": MetricsPanel,
+}
+
+
+@dataclass
+class Advanced(Message):
+    """The view holds new events, or the state changed."""
+
+    state: str
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, Advanced)
+
+
+class MonitorScreen(ActionScreen):
+    """One run. The reader thread applies events to the view and holds the lock while it does."""
+
+    SCOPE = "monitor"
+    CSS_PATH = "monitor.tcss"
+    BINDINGS = bindings("monitor")
+    AUTO_FOCUS = ""  # the first widget would be the hidden filter, which would take the keys
+
+    def __init__(self, run: RunDir) -> None:
+        super().__init__()
+        self.run = run
+        self.state = "starting"
+        self.view = RunView()
+        self.frozen = False
+        self._current = "losses"
+        self._hidden: set[str] = set()
+        self._maximised = False
+        self._dismissed = 0
+        self._asked_to_stop = False
+        self._view_lock = Lock()
+        self._drawn = Event()
+        self._left = Event()
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="headline", markup=False)
+        yield StageStrip(id="stages")
+        yield Static("", id="figures", markup=False)
+        yield Static("", id="alerts", markup=False)
+        yield Static("", id="tabs")
+        yield Input(placeholder="filter layers and log", id="filter", compact=True)
+        with Container(id="panels"):
+            for number, (name, kind) in enumerate(KINDS.items(), start=1):
+                panel = kind(self.run, self.cockpit.settings, id=f"panel-{name}", classes="panel")
+                panel.border_title = f"{number} {PANELS[name]}"
+                yield panel
+        yield Footer(show_command_palette=False, compact=True)
+
+    def on_mount(self) -> None:
+        self._arrange()
+        self._panel(self._current).take_focus()
+        self._follow()
+
+    def on_unmount(self) -> None:
+        self._left.set()
+        self._drawn.set()
+
+    @work(thread=True, exclusive=True, group="reader", exit_on_error=False)
+    def _follow(self) -> None:
+        """Read what the engine appends; one message a batch, and never one ahead of the screen."""
+        worker = get_current_worker()
+        tail = EventTail(self.run.events_file)
+        seconds = SLOW_SECONDS if self.cockpit.settings.slow_link else POLL_SECONDS
+        state, looked = "", 0.0
+        while not (self._left.is_set() or worker.is_cancelled):
+            fresh = False
+            while batch := tail.poll():
+                with self._view_lock:
+                    for event in batch:
+                        self.view.apply(event)
+                fresh = True
+            before = state
+            if fresh or time.monotonic() - looked > STATE_SECONDS:
+                looked = time.monotonic()
+                state = rundir.state_of(self.run) if self.run.path.is_dir() else "vanished"
+            if tail.newer:
+                state = tail.newer
+            if fresh or state != before:
+                self._drawn.clear()
+                self.post_message(Advanced(state))
+                self._drawn.wait()
+            self._left.wait(seconds)
+
+    @on(Advanced)
+    def _advanced(self, message: Advanced) -> None:
+        self.state = message.state
+        if not self.frozen:
+            self._draw()
+        self._drawn.set()
+
+    # --- drawing -------------------------------------------------------------------------------------------
+
+    @property
+    def _alone(self) -> bool:
+        """Whether one panel fills the screen."""
+        return self._maximised or self.has_class("-narrow") or self.has_class("-short")
+
+    def _visible(self, name: str) -> bool:
+        return name == self._current if self._alone else name not in self._hidden
+
+    def _panel(self, name: str) -> Panel:
+        return self.query_one(f"#panel-{name}", Panel)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._arrange)
+
+    def _arrange(self) -> None:
+        """Show the panels wanted, in as many columns as fit, and redraw those that appeared."""
+        shown = [name for name in KINDS if self._visible(name)]
+        columns = 1 if len(shown) < 2 else 3 if self.has_class("-huge") and len(shown) > 4 else 2
+        grid = self.query_one("#panels", Container)
+        grid.styles.grid_size_columns = columns
+        grid.styles.grid_size_rows = max(1, -(-len(shown) // columns))
+        for name in KINDS:
+            panel = self._panel(name)
+            panel.display = name in shown
+            panel.set_class(name == self._current, "-current")
+        self._draw()
+
+    def _draw(self) -> None:
+        """Bring header and visible panels up to the view."""
+        settings = self.cockpit.settings
+        with self._view_lock:
+            view = self.view
+            narrow = self.has_class("-narrow")
+            self.query_one("#headline", Static).update(
+                headline.headline(self.run, self.state, view, settings, self.frozen, self.app.current_theme.dark)
+            )
+            self.query_one("#stages", StageStrip).show(headline.stages(view, self.state, settings.ascii, narrow))
+            self.query_one("#figures", Static).update(headline.figures(view))
+            self._draw_alerts()
+            self.query_one("#tabs", Static).update(headline.tabs(list(KINDS), self._current, self._visible))
+            for name in KINDS:
+                if self._visible(name):
+                    self._panel(name).draw(view)
+
+    def _draw_alerts(self) -> None:
+        alerts = headline.alerts(self.run, self.state, self.view)[self._dismissed :]
+        bar = self.query_one("#alerts", Static)
+        bar.set_class(bool(alerts), "-shown")
+        bar.update("\n".join(alerts[-4:]))
+
+    # --- panels --------------------------------------------------------------------------------------------
+
+    def action_panel(self, name: str) -> None:
+        if self._alone:
+            self._current = name
+        elif name in self._hidden:
+            self._hidden.discard(name)
+            self._current = name
+        elif name != self._current or len(self._hidden) == len(KINDS) - 1:
+            self._current = name
+        else:
+            self._hidden.add(name)
+            self._current = next(other for other in KINDS if other not in self._hidden)
+        self._arrange()
+        self._panel(self._current).take_focus()
+
+    def action_maximise(self) -> None:
+        self._maximised = not self._maximised
+        self._arrange()
+
+    def action_scale(self) -> None:
+        self.query_one(LossPanel).cycle_scale()
+
+    def action_smooth(self) -> None:
+        self.query_one(LossPanel).toggle_smooth()
+
+    def action_zoom(self, factor: float) -> None:
+        self.query_one(LossPanel).zoom(factor)
+
+    def action_pan(self, share: float) -> None:
+        self.query_one(LossPanel).pan(share)
+
+    def action_reset(self) -> None:
+        self.query_one(LossPanel).reset()
+
+    def action_cursor(self, step: int) -> None:
+        if self._current == "images":
+            self.query_one(ImagePanel).browse(step)
+        else:
+            self.query_one(LossPanel).move_cursor(step)
+
+    def action_follow(self) -> None:
+        following = self.query_one(LogPanel).toggle_follow()
+        self.say("following the log" if following else "the log stays where it is")
+
+    def action_filter(self) -> None:
+        field = self.query_one("#filter", Input)
+        field.add_class("-open")
+        field.focus()
+
+    @on(Input.Changed, "#filter")
+    def _filter_changed(self, event: Input.Changed) -> None:
+        self.query_one(LayerPanel).filter(event.value)
+        self.query_one(LogPanel).filter(event.value)
+        self._draw()
+
+    @on(Input.Submitted, "#filter")
+    def _filter_done(self, event: Input.Submitted) -> None:
+        event.input.set_class(bool(event.value), "-open")
+        self._panel(self._current).take_focus()
+
+    def action_copy(self) -> None:
+        text = self._panel(self._current).as_text()
+        self.app.copy_to_clipboard(text)
+        file = rundir.home() / "copied.txt"
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            rundir.write_whole(file, text.encode())
+        except OSError as error:
+            self.say(f"copied; cannot write {file}: {error.strerror}", bad=True)
+        else:
+            self.say(f"copied, and written to {file}")
+
+    # --- display and run -----------------------------------------------------------------------------------
+
+    def action_freeze(self) -> None:
+        self.frozen = not self.frozen
+        self._draw()
+
+    def action_dismiss_alerts(self) -> None:
+        self._dismissed = len(headline.alerts(self.run, self.state, self.view))
+        self._draw()
+
+    def action_pause(self) -> None:
+        toggle_pause(self, self.run)
+
+    def action_stop(self) -> None:
+        def asked() -> None:
+            self._asked_to_stop = True
+
+        ask_stop(self, self.run, self._asked_to_stop, asked)

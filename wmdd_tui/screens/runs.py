@@ -1,0 +1,342 @@
+"""Home: all runs, whoever started them, and what one can do with each."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+from rich.text import Text
+from textual import on, work
+from textual.app import ComposeResult
+from textual.containers import Container, VerticalScroll
+from textual.message import Message
+from textual.widgets import DataTable, Footer, Input, Static
+from textual.worker import get_current_worker
+
+from engine import presets, rundir
+from engine.errors import EngineError
+from engine.rundir import RunDir
+from wmdd_tui.screens.base import ActionScreen, bindings
+from wmdd_tui.screens.compare import CompareScreen
+from wmdd_tui.screens.confirm import Confirm
+from wmdd_tui.screens.control import ask_stop, toggle_pause
+from wmdd_tui.screens.monitor import MonitorScreen
+from wmdd_tui.screens.new_run import NewRunScreen
+from wmdd_tui.store.runs import RunSummary, list_summaries
+from wmdd_tui.theme import duration, state_text
+from wmdd_tui.widgets.picture import Picture
+from wmdd_tui.widgets.run_facts import facts_of
+
+POLL_SECONDS = 1.0
+SLOW_SECONDS = 5.0
+COLUMNS = (
+    ("mark", " "), ("state", "state"), ("name", "name"), ("stage", "stage"), ("top1", "top-1"), ("best", "best"),
+    ("speed", "it/s"), ("eta", "ETA"), ("dataset", "dataset"), ("teacher", "teacher"), ("ipc", "IPC"),
+    ("r_bn", "λ"), ("age", "age"),
+)  # fmt: skip
+ORDERS = ("newest", "name", "state", "best top-1", "dataset")
+
+
+@dataclass
+class Listed(Message):
+    """A fresh list of runs."""
+
+    summaries: list[RunSummary]
+
+    def can_replace(self, message: Message) -> bool:
+        return isinstance(message, Listed)
+
+
+class RunsScreen(ActionScreen):
+    """The table of runs with a preview of the highlighted one."""
+
+    SCOPE = "runs"
+    CSS_PATH = "runs.tcss"
+    BINDINGS = bindings("runs")
+    AUTO_FOCUS = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._summaries: dict[str, RunSummary] = {}
+        self._cells: dict[str, list[Text]] = {}
+        self._marked: set[str] = set()
+        self._asked: set[str] = set()
+        self._order = 0
+        self._previewed: object = None
+        self._left = Event()
+        self._wake = Event()
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="title", markup=False)
+        yield Input(placeholder="filter: part of a name, state, dataset …", id="filter", compact=True)
+        with Container(id="body"):
+            yield Static(self._welcome(), id="empty")
+            yield DataTable(id="table", cursor_type="row", zebra_stripes=False)
+            with VerticalScroll(id="preview", can_focus=False):
+                yield Static("", id="facts")
+                yield Picture(id="thumbnails")
+        yield Footer(show_command_palette=False, compact=True)
+
+    def _welcome(self) -> Text:
+        return Text.assemble(
+            "No runs yet.\n\n", "Press ", ("d", "bold"), " to start the digits demo:\n",
+            "distil 100 images of handwritten digits, about a minute on two cores.\n\n",
+            "Press ", ("n", "bold"), " for the form of a new run, ", ("?", "bold"), " for all keys.",
+        )  # fmt: skip
+
+    def on_mount(self) -> None:
+        table = self.query_one("#table", DataTable)
+        for key, title in COLUMNS:
+            table.add_column(title, key=key)
+        table.focus()
+        self._watch()
+
+    def on_unmount(self) -> None:
+        self._left.set()
+        self._wake.set()
+
+    @work(thread=True, exclusive=True, group="runs", exit_on_error=False)
+    def _watch(self) -> None:
+        worker = get_current_worker()
+        seconds = SLOW_SECONDS if self.cockpit.settings.slow_link else POLL_SECONDS
+        while not (self._left.is_set() or worker.is_cancelled):
+            self.post_message(Listed(list_summaries(rundir.runs_root())))
+            self._wake.wait(seconds)
+            self._wake.clear()
+
+    def on_screen_resume(self) -> None:
+        self._wake.set()
+
+    # --- showing -------------------------------------------------------------------------------------------
+
+    @on(Listed)
+    def _list(self, message: Listed) -> None:
+        self._summaries = {summary.id: summary for summary in message.summaries}
+        self._marked &= self._summaries.keys()
+        self._refresh_table()
+
+    def _refresh_table(self) -> None:
+        table = self.query_one("#table", DataTable)
+        shown = self._shown()
+        self.set_class(not self._summaries, "-empty")
+        wanted = [summary.id for summary in shown]
+        if wanted != list(self._cells):
+            self._refill(table, shown)
+        else:
+            for summary in shown:
+                self._update_row(table, summary)
+        alive = sum(summary.state in rundir.ALIVE for summary in self._summaries.values())
+        notes = [f"{len(self._summaries)} runs, {alive} alive", f"order: {ORDERS[self._order]}"]
+        notes += [f"{len(self._marked)} marked"] if self._marked else []
+        notes += ["read-only"] if self.cockpit.settings.readonly else []
+        self.query_one("#title", Static).update("wmdd-tui · " + " · ".join(notes))
+        self._show_preview()
+
+    def _refill(self, table: DataTable[Text], shown: list[RunSummary]) -> None:
+        """Rebuild when rows come, go or move; the highlighted run stays highlighted."""
+        highlighted = self._highlighted()
+        table.clear()
+        self._cells = {summary.id: self._row(summary) for summary in shown}
+        for key, cells in self._cells.items():
+            table.add_row(*cells, key=key)
+        if highlighted in self._cells:
+            table.move_cursor(row=list(self._cells).index(highlighted), animate=False)
+
+    def _update_row(self, table: DataTable[Text], summary: RunSummary) -> None:
+        before, now = self._cells[summary.id], self._row(summary)
+        for (column, _), old, new in zip(COLUMNS, before, now, strict=True):
+            if old != new:
+                table.update_cell(summary.id, column, new, update_width=len(new) > len(old))
+        self._cells[summary.id] = now
+
+    def _shown(self) -> list[RunSummary]:
+        words = self.query_one("#filter", Input).value.lower().split()
+        rows = [
+            row
+            for row in self._summaries.values()
+            if all(word in f"{row.id} {row.name} {row.state} {row.dataset} {row.teacher}".lower() for word in words)
+        ]
+        match ORDERS[self._order]:
+            case "name":
+                rows.sort(key=lambda row: row.name)
+            case "state":
+                rows.sort(key=lambda row: (row.state not in rundir.ALIVE, row.state))
+            case "best top-1":
+                rows.sort(key=lambda row: -(row.best_top1 if row.best_top1 is not None else -1))
+            case "dataset":
+                rows.sort(key=lambda row: row.dataset)
+        return rows
+
+    def _row(self, row: RunSummary) -> list[Text]:
+        alive = row.state in rundir.ALIVE
+        stage = f"{row.stage} {100 * row.done // row.total}%" if alive and row.total else row.stage
+        settings = self.cockpit.settings
+        mark = "*" if settings.ascii else "●"
+        name = " ".join(row.name.split())
+        return [
+            Text(mark if row.id in self._marked else " "),
+            state_text(row.state, settings.ascii, self.app.current_theme.dark),
+            Text(name if len(name) <= 20 else name[:19] + "…"),
+            Text(stage),
+            Text("" if row.last_top1 is None else f"{row.last_top1:.2f}", justify="right"),
+            Text("" if row.best_top1 is None else f"{row.best_top1:.2f}", justify="right"),
+            Text(f"{row.its_per_s:.3g}" if alive and row.its_per_s else "", justify="right"),
+            Text(duration(row.eta_s) if alive else "", justify="right"),
+            Text(row.dataset[:16]),
+            Text(row.teacher[:16]),
+            Text(str(row.ipc), justify="right"),
+            Text(f"{row.r_bn:g}", justify="right"),
+            Text(_coarse(row.age_s), justify="right"),
+        ]
+
+    def _highlighted(self) -> str:
+        table = self.query_one("#table", DataTable)
+        keys = list(self._cells)
+        return keys[table.cursor_row] if 0 <= table.cursor_row < len(keys) else ""
+
+    def _selected(self) -> RunDir | None:
+        summary = self._summaries.get(self._highlighted())
+        if summary is None:
+            self.say("no run is highlighted", bad=True)
+            return None
+        return RunDir(Path(summary.path))
+
+    @on(DataTable.RowHighlighted)
+    def _show_preview(self) -> None:
+        summary = self._summaries.get(self._highlighted())
+        seen = None if summary is None else (summary.id, summary.stage, summary.done, summary.state, summary.last_top1)
+        if summary is None or seen == self._previewed:
+            return
+        self._previewed = seen
+        self._load_preview(summary)
+
+    @work(thread=True, exclusive=True, group="preview", exit_on_error=False)
+    def _load_preview(self, summary: RunSummary) -> None:
+        """Read the run's files away from the event loop."""
+        run = RunDir(Path(summary.path))
+        facts = facts_of(run, summary, self.cockpit.settings.ascii)
+        previews = sorted(run.previews.glob("*.png"))
+        sheet = run.report / "contact_sheet.png"
+        picture = sheet if sheet.is_file() else previews[-1] if previews else None
+        if not get_current_worker().is_cancelled:
+            self.app.call_from_thread(self._put_preview, facts, picture)
+
+    def _put_preview(self, facts: Text, picture: Path | None) -> None:
+        if not self.is_mounted:
+            return
+        self.query_one("#facts", Static).update(facts)
+        thumbnails = self.query_one("#thumbnails", Picture)
+        thumbnails.display = picture is not None and not self.cockpit.settings.slow_link
+        if thumbnails.display:
+            thumbnails.show(picture, "")
+
+    # --- actions -------------------------------------------------------------------------------------------
+
+    @on(DataTable.RowSelected)
+    def action_open(self) -> None:
+        if run := self._selected():
+            self.cockpit.watched = run
+            self.app.push_screen(MonitorScreen(run))
+
+    def action_new(self) -> None:
+        self.app.push_screen(NewRunScreen())
+
+    def action_demo(self) -> None:
+        try:
+            run = self.cockpit.start(presets.get("digits"))
+        except EngineError as error:
+            self.say(str(error), bad=True)
+            return
+        self.app.push_screen(MonitorScreen(run))
+
+    def action_filter(self) -> None:
+        field = self.query_one("#filter", Input)
+        field.add_class("-open")
+        field.focus()
+
+    @on(Input.Changed, "#filter")
+    def _filter_changed(self) -> None:
+        self._refresh_table()
+
+    @on(Input.Submitted, "#filter")
+    def _filter_done(self, event: Input.Submitted) -> None:
+        event.input.set_class(bool(event.value), "-open")
+        self.query_one("#table").focus()
+
+    def key_escape(self) -> None:
+        """Escape closes the filter."""
+        field = self.query_one("#filter", Input)
+        if field.has_class("-open"):
+            field.value = ""
+            field.remove_class("-open")
+            self.query_one("#table").focus()
+
+    def action_sort(self) -> None:
+        self._order = (self._order + 1) % len(ORDERS)
+        self._refresh_table()
+
+    def action_mark(self) -> None:
+        key = self._highlighted()
+        if key:
+            self._marked ^= {key}
+            self._refresh_table()
+
+    def action_compare(self) -> None:
+        chosen = [RunDir(Path(self._summaries[key].path)) for key in self._cells if key in self._marked]
+        if len(chosen) < 2:
+            self.say("mark two or more runs with space, then compare", bad=True)
+        else:
+            self.app.push_screen(CompareScreen(chosen))
+
+    def action_duplicate(self) -> None:
+        if run := self._selected():
+            try:
+                self.app.push_screen(NewRunScreen(config=run.config()))
+            except EngineError as error:
+                self.say(str(error), bad=True)
+
+    def action_resume(self) -> None:
+        run = self._selected()
+        if run is None:
+            return
+        state = rundir.state_of(run)
+        if state in rundir.ALIVE or state == "finished":
+            self.say(f"{run.id} is {state}: there is nothing to resume", bad=True)
+            return
+        try:
+            self.cockpit.resume(run)
+            self.say(f"{run.id} goes on")
+        except EngineError as error:
+            self.say(str(error), bad=True)
+
+    def action_pause(self) -> None:
+        if run := self._selected():
+            toggle_pause(self, run)
+
+    def action_stop(self) -> None:
+        if run := self._selected():
+            ask_stop(self, run, run.id in self._asked, lambda: self._asked.add(run.id))
+
+    def action_delete(self) -> None:
+        run = self._selected()
+        if run is None:
+            return
+        state = rundir.state_of(run)
+        if state in rundir.ALIVE:
+            self.say(f"{run.id} is {state}: stop it first", bad=True)
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                shutil.rmtree(run.path, ignore_errors=True)
+                self._wake.set()
+                self.say(f"{run.id} deleted")
+
+        self.app.push_screen(Confirm(f"Delete {run.path} with its images and checkpoints?", "Delete"), answered)
+
+
+def _coarse(seconds: float) -> str:
+    """An age that changes by the minute, so that the table is not redrawn every second."""
+    return "now" if seconds < 60 else duration(seconds // 60 * 60).replace("m00", "m")

@@ -1,0 +1,250 @@
+"""A form generated from the configuration's model: a new option appears here without a line of code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from textual import events, on
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.message import Message
+from textual.suggester import SuggestFromList
+from textual.widget import Widget
+from textual.widgets import Checkbox, Collapsible, Input, Label, Select, Static
+
+from engine.catalog import ARCHITECTURES
+from engine.config import RunConfig, from_dict, option_keys
+from engine.errors import ConfigError
+from wmdd_tui.widgets.plan import value_at
+
+HIDDEN = frozenset({"preset"})
+ALSO_BASIC = frozenset({"teacher.path"})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of the model as the form shows it."""
+
+    key: str
+    kind: type
+    choices: tuple[str, ...]
+    basic: bool
+    help: str
+
+    @property
+    def field_id(self) -> str:
+        return "field-" + self.key.replace(".", "-")
+
+    @property
+    def row_id(self) -> str:
+        return "row-" + self.key.replace(".", "-")
+
+
+def options() -> list[Option]:
+    """All options, in the order of the models."""
+    return [_option(key) for key in option_keys() if key not in HIDDEN]
+
+
+def _option(key: str) -> Option:
+    *sections, leaf = key.split(".")
+    model: type[BaseModel] = RunConfig
+    for section in sections:
+        annotation = model.model_fields[section].annotation
+        assert isinstance(annotation, type)
+        model = annotation
+    field = model.model_fields[leaf]
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    choices = tuple(str(choice) for choice in get_args(field.annotation))
+    kind = field.annotation if isinstance(field.annotation, type) else str
+    unit = f" [{extra['unit']}]" if "unit" in extra else ""
+    basic = extra.get("level") == "basic" or key in ALSO_BASIC
+    return Option(key, kind, choices, basic, f"{field.description or ''}{unit}{_bounds(field)}")
+
+
+def _bounds(field: FieldInfo) -> str:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    found = [
+        f"{sign} {getattr(item, name):g}"
+        for item in field.metadata
+        for name, sign in signs.items()
+        if isinstance(getattr(item, name, None), int | float)
+    ]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def parse(option: Option, raw: Any) -> Any:
+    """The typed value of what was typed; text that is no number stays text, for validation to refuse."""
+    if option.kind in (int, float) and isinstance(raw, str):
+        try:
+            return option.kind(raw.strip())
+        except ValueError:
+            return raw
+    return raw
+
+
+def errors_by_key(error: ConfigError) -> dict[str, str]:
+    """Each line of a configuration error under the option it speaks of; "" holds what fits none."""
+    known = sorted(option_keys(), key=len, reverse=True)
+    found: dict[str, str] = {}
+    for line in error.message.splitlines()[1:]:
+        text = line.strip()
+        mentioned = [key for key in known if re.search(rf"(?<![\w.]){re.escape(key)}(?![\w.])", text)]
+        first = min(mentioned, key=text.index, default="")
+        found.setdefault(first, text)
+    return found
+
+
+class FieldRow(Vertical):
+    """Label and control of one option, and under them what is wrong with its value."""
+
+    def __init__(self, option: Option, value: Any) -> None:
+        super().__init__(id=option.row_id, classes="row")
+        self.option = option
+        self._value = value
+
+    def compose(self) -> ComposeResult:
+        with Horizontal():
+            yield Label(self.option.key, markup=False)
+            yield self._control()
+        yield Static("", classes="error", markup=False)
+
+    def _control(self) -> Widget:
+        option, value = self.option, self._value
+        if option.choices:
+            pairs = [(choice, choice) for choice in option.choices]
+            return Select(pairs, value=value, allow_blank=False, id=option.field_id, compact=True)
+        if option.kind is bool:
+            return Checkbox("", value=bool(value), id=option.field_id, compact=True)
+        names = SuggestFromList(ARCHITECTURES) if option.key.endswith(".arch") else None
+        return Input(_text(value), id=option.field_id, compact=True, suggester=names, select_on_focus=False)
+
+    def put(self, value: Any) -> None:
+        """Show a value."""
+        self._value = value
+        control = self.query_one("#" + self.option.field_id)
+        if isinstance(control, Select | Checkbox):
+            control.value = value
+        elif isinstance(control, Input):
+            control.value = _text(value)
+
+    def complain(self, message: str) -> None:
+        """Show an error under the field; an empty one hides it."""
+        self.set_class(bool(message), "-wrong")
+        self.query_one(".error", Static).update(message)
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+class ConfigForm(VerticalScroll, can_focus=False):
+    """Basic options first, the others by section, each section folded until it is opened."""
+
+    @dataclass
+    class Changed(Message):
+        """The values changed; ``config`` is None while they are not valid, ``error`` then says why."""
+
+        config: RunConfig | None
+        error: str
+
+    @dataclass
+    class Explained(Message):
+        """Another field has the focus."""
+
+        text: str
+
+    def __init__(self, config: RunConfig, id: str) -> None:
+        super().__init__(id=id)
+        self._base = config.model_dump(mode="json")
+        self._edits: dict[str, Any] = {}
+        self._options = {option.key: option for option in options()}
+        self._errors: dict[str, str] = {}
+
+    def compose(self) -> ComposeResult:
+        for option in self._options.values():
+            if option.basic:
+                yield FieldRow(option, self._value(option.key))
+        for section in self._sections():
+            yield Collapsible(title=f"{section}: more options", id=f"section-{section}", collapsed=True)
+
+    def _sections(self) -> Iterator[str]:
+        seen = {key.split(".")[0] for key, option in self._options.items() if not option.basic}
+        yield from (name for name in RunConfig.model_fields if name in seen)
+
+    @on(Collapsible.Expanded)
+    async def _open_section(self, event: Collapsible.Expanded) -> None:
+        """Advanced rows are made when first looked at: eighty rows at once would delay the first paint."""
+        contents = event.collapsible.query_one(Collapsible.Contents)
+        section = (event.collapsible.id or "").removeprefix("section-")
+        if not contents.query(FieldRow):
+            wanted = [o for key, o in self._options.items() if not o.basic and key.startswith(section + ".")]
+            await contents.mount_all(FieldRow(option, self._value(option.key)) for option in wanted)
+            self._show_errors()
+
+    def _value(self, key: str) -> Any:
+        return self._edits[key] if key in self._edits else value_at(self._base, key)
+
+    def values(self) -> dict[str, Any]:
+        """Nested plain values as they stand."""
+        result: dict[str, Any] = {}
+        for key in option_keys():
+            *sections, leaf = key.split(".")
+            target = result
+            for section in sections:
+                target = target.setdefault(section, {})
+            target[leaf] = self._value(key)
+        return result
+
+    def fill(self, config: RunConfig) -> None:
+        """Start over from a configuration."""
+        self._base, self._edits = config.model_dump(mode="json"), {}
+        for row in self.query(FieldRow):
+            row.put(self._value(row.option.key))
+        self.validate_all()
+
+    def put(self, changes: dict[str, Any]) -> None:
+        """Set some options, as the pickers do."""
+        self._edits |= changes
+        for row in self.query(FieldRow):
+            if row.option.key in changes:
+                row.put(changes[row.option.key])
+        self.validate_all()
+
+    @on(Input.Changed)
+    @on(Select.Changed)
+    @on(Checkbox.Changed)
+    def _edited(self, event: Input.Changed | Select.Changed | Checkbox.Changed) -> None:
+        event.stop()
+        row = next((node for node in event.control.ancestors if isinstance(node, FieldRow)), None)
+        if row is None:
+            return
+        key, value = row.option.key, parse(row.option, event.value)
+        if value != self._value(key):
+            self._edits[key] = value
+            self.validate_all()
+
+    def validate_all(self) -> None:
+        """Check all values and say so."""
+        config, error = None, ""
+        self._errors = {}
+        try:
+            config = from_dict(self.values())
+        except ConfigError as problem:
+            self._errors = errors_by_key(problem)
+            error = next(iter(self._errors.values()), problem.message)
+        self._show_errors()
+        self.post_message(self.Changed(config, error))
+
+    def _show_errors(self) -> None:
+        for row in self.query(FieldRow):
+            row.complain(self._errors.get(row.option.key, ""))
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        row = next((node for node in event.widget.ancestors if isinstance(node, FieldRow)), None)
+        if row is not None:
+            self.post_message(self.Explained(row.option.help))

@@ -1,0 +1,47 @@
+"""One line: which stages are done, which runs and how far, which are to come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.text import Text
+from textual.widgets import Static
+
+SHORT = {"squeeze": "squeeze", "statistics": "stats", "barycenter": "bary", "recover": "recover", "relabel": "relabel"}
+
+
+def stage_line(
+    stages: Sequence[str],
+    done: Mapping[str, str],
+    current: str,
+    percent: float | None,
+    ascii_only: bool,
+    narrow: bool,
+) -> Text:
+    """The strip. ``done`` maps each finished stage to what stands behind it: its time, or that it was cached."""
+    tick, arrow, empty, join = ("+", ">", "-", " | ") if ascii_only else ("✓", "▶", "·", " → ")
+    text = Text(no_wrap=True, overflow="ellipsis")
+    for index, stage in enumerate(stages):
+        name = SHORT.get(stage, stage) if narrow else stage
+        text.append(join if index else "")
+        if stage == current:
+            share = "" if percent is None else f" {percent:.0f}%"
+            text.append(f"{arrow} {name}{share}", style="bold reverse")
+        elif stage in done:
+            text.append(f"{tick} {name}" + ("" if narrow or not done[stage] else f" {done[stage]}"))
+        else:
+            text.append(f"{empty} {name}", style="dim")
+    return text
+
+
+class StageStrip(Static):
+    """Shows the line; redraws only when it changed."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__("", id=id)
+        self._shown: Text | None = None
+
+    def show(self, line: Text) -> None:
+        if line != self._shown:
+            self._shown = line
+            self.update(line)
