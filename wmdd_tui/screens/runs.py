@@ -229,7 +229,7 @@ class RunsScreen(ActionScreen):
         self.query_one("#facts", Static).update(facts)
         thumbnails = self.query_one("#thumbnails", Picture)
         thumbnails.display = picture is not None and not self.cockpit.settings.slow_link
-        if thumbnails.display:
+        if picture is not None and thumbnails.display:
             thumbnails.show(picture, "")
 
     # --- actions -------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from wmdd_tui.actions import PANELS
 from wmdd_tui.store.view import RunView
 from wmdd_tui.theme import duration, size, state_text
 from wmdd_tui.widgets.stage_strip import stage_line
-from wmdd_tui.widgets.views import StageFacts, elapsed, stage_facts
+from wmdd_tui.widgets.views import TERM_NAMES, StageFacts, elapsed, stage_facts
 
 if TYPE_CHECKING:
     from wmdd_tui.app import Settings
@@ -50,18 +50,17 @@ def stages(view: RunView, state: str, ascii_only: bool, narrow: bool) -> Text:
 def figures(view: RunView) -> Text:
     """The latest figures, which stand whatever panel is shown."""
     parts = []
-    for term, name in (("total", "loss"), ("ce", "CE"), ("feature", "feature"), ("bn", "BN")):
-        series = view.losses.get(term)
-        value = None if series is None else series.last
-        if value is not None:
-            parts.append(f"{name} {value:.4g}")
+    for stage, who in (("train", "student"), ("squeeze", "teacher")):
+        found = [one.top1 for one in view.metrics if one.stage == stage and one.top1 is not None]
+        if found:
+            parts.append(f"{who} {found[-1]:.2f} %")
+    losses = {term: series.last for term, series in view.losses.items() if series.last is not None}
+    if "total" in losses:
+        parts.append(f"loss {losses['total']:.4g}")
     if view.memory is not None:
         allocated = view.memory.allocated
         parts.append(f"RSS {size(view.memory.rss)}" if allocated is None else f"GPU {size(allocated)}")
-    for stage in ("squeeze", "train"):
-        found = [one.top1 for one in view.metrics if one.stage == stage and one.top1 is not None]
-        if found:
-            parts.append(f"{'teacher' if stage == 'squeeze' else 'student'} {found[-1]:.2f} %")
+    parts += [f"{TERM_NAMES.get(term, term)} {value:.4g}" for term, value in losses.items() if term != "total"]
     return Text(" · ".join(parts) or "no figures yet", no_wrap=True, overflow="ellipsis")
 
 

@@ -16,8 +16,9 @@ from wmdd_tui.widgets.chart import LossChart
 from wmdd_tui.widgets.gauge import Gauge
 from wmdd_tui.widgets.headline import log_line
 from wmdd_tui.widgets.heatmap import Heatmap
+from wmdd_tui.widgets.memory_parts import device_parts, host_parts
 from wmdd_tui.widgets.picture import Picture
-from wmdd_tui.widgets.views import LayerRow, curve_of, layer_history, layer_rows, loss_curves, memory_parts
+from wmdd_tui.widgets.views import LayerRow, curve_of, layer_history, layer_rows, loss_curves
 
 if TYPE_CHECKING:
     from wmdd_tui.app import Settings
@@ -135,7 +136,7 @@ class MemoryPanel(Panel):
         if memory is None:
             self.query_one("#host", Static).update("no figures yet")
             return
-        device, host = memory_parts(memory)
+        device, host = device_parts(memory), host_parts(memory)
         gauge = self.query_one("#device-gauge", Gauge)
         gauge.display = device is not None
         lines = ["no GPU in use: the host's memory is what counts"]
@@ -164,6 +165,10 @@ class ImagePanel(Panel):
     def compose(self) -> ComposeResult:
         yield Static("no image yet", id="caption", markup=False)
         yield Picture()
+
+    def on_resize(self) -> None:
+        """A picture given while the panel had no size is painted once it has one."""
+        self.call_after_refresh(self.query_one(Picture).refresh)
 
     def draw(self, view: RunView) -> None:
         self._view = view
@@ -258,7 +263,7 @@ class MetricsPanel(Panel):
 
     def draw(self, view: RunView) -> None:
         self.query_one(LossChart).show(curve_of(view))
-        cells = [
+        cells: list[tuple[str, ...]] = [
             (
                 one.stage,
                 f"{one.epoch}/{one.epochs}",
