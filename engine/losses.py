@@ -177,7 +177,8 @@ def _bn_term(
     mean_difference_GF = share_GB @ first_BF
     var_difference_GF = share_GB @ second_BF - mean_difference_GF.square() - var_GF
     norms_2G = torch.stack([torch.linalg.vector_norm(x, dim=1) for x in (mean_difference_GF, var_difference_GF)])
-    return norms_2G.square().sum() if squared else norms_2G.mean(1).sum()
+    reduced: torch.Tensor = norms_2G.square().sum() if squared else norms_2G.mean(1).sum()
+    return reduced
 
 
 def derivatives(collected: Collected, targets: Targets, coefficients: Coefficients) -> tuple[Terms, Collected]:
@@ -207,4 +208,5 @@ def image_prior(images_BCHW: torch.Tensor, tv: float, l2: float) -> torch.Tensor
     rising = images_BCHW[:, :, 1:, :-1] - images_BCHW[:, :, :-1, 1:]
     parts = (horizontal, vertical, falling, rising)
     variation = torch.stack([torch.linalg.vector_norm(part) for part in parts]).sum()
-    return tv * variation + l2 * torch.linalg.vector_norm(images_BCHW)
+    prior: torch.Tensor = tv * variation + l2 * torch.linalg.vector_norm(images_BCHW)
+    return prior

@@ -38,12 +38,74 @@ app.command()(machine.teachers)
 def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    readonly: Annotated[bool, typer.Option("--readonly", help="Disable everything that changes a run.")] = False,
+    slow_link: Annotated[bool, typer.Option("--slow-link", help="Send less: images on request only.")] = False,
+    ascii_only: Annotated[bool, typer.Option("--ascii", help="Draw with ASCII characters alone.")] = False,
+    theme: Annotated[str | None, typer.Option(help="dark or light.")] = None,
 ) -> None:
     if version:
         print(f"wmdd-tui {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        raise typer.Exit(_open(screen="runs", readonly=readonly, slow_link=slow_link, ascii=ascii_only, theme=theme))
+
+
+Readonly = Annotated[bool, typer.Option("--readonly", help="Disable everything that changes a run.")]
+SlowLink = Annotated[bool, typer.Option("--slow-link", help="Send less: images on request only.")]
+Ascii = Annotated[bool, typer.Option("--ascii", help="Draw with ASCII characters alone.")]
+Theme = Annotated[str | None, typer.Option(help="dark or light.")]
+
+
+def _open(**arguments: Any) -> int:
+    """Open the dashboard; without a terminal say which command does the same."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return foreground.fail("the dashboard needs a terminal; without one use `wmdd-tui runs`, `watch` or `run`")
+    from wmdd_tui.app import run_app  # Textual costs a tenth of a second that other commands need not pay
+
+    return run_app(**arguments)
+
+
+@app.command()
+def new(
+    preset: options.Preset = "",
+    readonly: Readonly = False,
+    slow_link: SlowLink = False,
+    ascii_only: Ascii = False,
+    theme: Theme = None,
+) -> None:
+    """Open the dashboard on the form of a new run: wmdd-tui new --preset digits"""
+    raise typer.Exit(
+        _open(
+            screen="new",
+            preset=preset or None,
+            readonly=readonly,
+            slow_link=slow_link,
+            ascii=ascii_only,
+            theme=theme,
+        )
+    )
+
+
+@app.command()
+def attach(
+    run_name: options.RunName = "",
+    readonly: Readonly = False,
+    slow_link: SlowLink = False,
+    ascii_only: Ascii = False,
+    theme: Theme = None,
+) -> None:
+    """Open the dashboard on a run: wmdd-tui attach RUN"""
+    found = rundir.find(run_name)
+    raise typer.Exit(
+        _open(
+            screen="monitor",
+            run=str(found.path),
+            readonly=readonly,
+            slow_link=slow_link,
+            ascii=ascii_only,
+            theme=theme,
+        )
+    )
 
 
 def _begin(settings: config.RunConfig, detach: bool, as_json: bool) -> None:

@@ -1,0 +1,1 @@
+"""Charts as pure functions of numbers: scale → raster → text. numpy only."""

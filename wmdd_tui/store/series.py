@@ -1,0 +1,87 @@
+"""One metric over iterations, at bounded memory: blocks of minimum, maximum and mean that double as it grows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+CAPACITY = 8192
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Lowest, highest and mean value of each column of a chart; NaN where there is none."""
+
+    lo: Array
+    hi: Array
+    mean: Array
+
+
+class Series:
+    """Values at 0, 1, 2, …; re-sent ones (after a resume) replace their block's share by widening its range.
+
+    At most ``CAPACITY`` blocks are kept: when full, pairs are merged, so a million values take the memory of 8192.
+    Non-finite values are gaps; ``nonfinite`` counts them.
+    """
+
+    def __init__(self) -> None:
+        self._width = 1
+        self._lo = np.full(CAPACITY, np.nan)
+        self._hi = np.full(CAPACITY, np.nan)
+        self._sum = np.zeros(CAPACITY)
+        self._count = np.zeros(CAPACITY)
+        self.end = 0
+        self.last: float | None = None
+        self.nonfinite = 0
+
+    def extend(self, first: int, values: Sequence[float]) -> None:
+        """Add values at ``first``, ``first + 1``, …"""
+        if not len(values) or first < 0:
+            return
+        found = np.asarray(values, dtype=np.float64)
+        self.last = float(found[-1])
+        self.end = max(self.end, first + len(found))
+        while self.end > CAPACITY * self._width:
+            self._halve()
+        block = (first + np.arange(len(found))) // self._width
+        finite = np.isfinite(found)
+        self.nonfinite += int((~finite).sum())
+        block, found = block[finite], found[finite]
+        if self._width == 1:
+            self._sum[block] = 0
+            self._count[block] = 0
+            self._lo[block] = np.nan
+            self._hi[block] = np.nan
+        np.fmin.at(self._lo, block, found)
+        np.fmax.at(self._hi, block, found)
+        np.add.at(self._sum, block, found)
+        np.add.at(self._count, block, 1)
+
+    def _halve(self) -> None:
+        half = CAPACITY // 2
+        for name, merge in (("_lo", np.fmin), ("_hi", np.fmax), ("_sum", np.add), ("_count", np.add)):
+            old = getattr(self, name)
+            empty = np.nan if name in ("_lo", "_hi") else 0.0
+            setattr(self, name, np.concatenate([merge(old[0::2], old[1::2]), np.full(half, empty)]))
+        self._width *= 2
+
+    def window(self, start: float, stop: float, columns: int) -> Columns:
+        """The values of [start, stop) in equal columns. A column narrower than a block shows its block's value."""
+        used = -(-self.end // self._width)
+        lo, hi = np.full(columns, np.nan), np.full(columns, np.nan)
+        total, count = np.zeros(columns), np.zeros(columns)
+        blocks = np.flatnonzero(self._count[:used] > 0)
+        step = (stop - start) / columns
+        column = np.floor((blocks * self._width - start) / step).astype(int)
+        inside = (column >= 0) & (column < columns)
+        blocks, column = blocks[inside], column[inside]
+        np.fmin.at(lo, column, self._lo[blocks])
+        np.fmax.at(hi, column, self._hi[blocks])
+        np.add.at(total, column, self._sum[blocks])
+        np.add.at(count, column, self._count[blocks])
+        mean = np.divide(total, count, out=np.full(columns, np.nan), where=count > 0)
+        return Columns(lo, hi, mean)

@@ -1,0 +1,208 @@
+"""A line chart that sends only what changed: rows are rendered as strips and compared with those on screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from rich.segment import Segment
+from rich.style import Style
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from wmdd_tui.plotting.raster import MARKS, draw, to_cells
+from wmdd_tui.plotting.scale import Axis, Kind, LogRefused, label, settle
+from wmdd_tui.store.series import Columns, Series
+
+#: Colour-blind-safe, and distinct in the 256-colour cube.
+PALETTE = ("#5fafff", "#ffaf00", "#00af87", "#d787af", "#d75f00", "#afd7ff")
+LABEL_WIDTH = 8
+SMOOTHING = 0.85
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What a chart shows: named series over 0..total."""
+
+    series: tuple[tuple[str, Series], ...]
+    total: int
+    unit: str = "iterations"
+
+
+class LossChart(Widget):
+    """Curves on fixed axes. ``show`` hands it new data; keys are the screen's affair."""
+
+    DEFAULT_CSS = "LossChart { height: 1fr; min-height: 4; }"
+
+    def __init__(self, ascii: bool = False, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._ascii = ascii
+        self._curves = Curves((), 1)
+        self._kind: Kind = "linear"
+        self._smooth = False
+        self._window: tuple[float, float] | None = None
+        self._cursor: int | None = None
+        self._axis: Axis | None = None
+        self._rows: list[Strip] = []
+        self._refused = ""
+
+    # --- what the screen asks ------------------------------------------------------------------------------
+
+    def show(self, curves: Curves) -> None:
+        """Show new data."""
+        self._curves = curves
+        self._draw()
+
+    def cycle_scale(self) -> None:
+        """Linear to logarithmic and back."""
+        self._kind, self._axis = ("log" if self._kind == "linear" else "linear"), None
+        self._draw()
+
+    def toggle_smooth(self) -> None:
+        """Smoothed means in place of minimum and maximum."""
+        self._smooth, self._axis = not self._smooth, None
+        self._draw()
+
+    def zoom(self, factor: float) -> None:
+        """Show ``1 / factor`` of what is shown, about its centre; never more than all."""
+        start, stop = self._span()
+        centre, half = (start + stop) / 2, (stop - start) / 2 / factor
+        if 2 * half >= self._curves.total:
+            self.reset()
+            return
+        self._window = self._inside(centre - max(half, 4), centre + max(half, 4))
+        self._axis = None
+        self._draw()
+
+    def pan(self, share: float) -> None:
+        """Move by a share of what is shown."""
+        start, stop = self._span()
+        step = (stop - start) * share
+        if self._window is not None:
+            self._window = self._inside(start + step, stop + step)
+            self._draw()
+
+    def reset(self) -> None:
+        """Show everything."""
+        self._window = self._cursor = self._axis = None
+        self._draw()
+
+    def move_cursor(self, step: int) -> None:
+        """Move the read-out by columns."""
+        width = max(1, self.size.width - LABEL_WIDTH)
+        self._cursor = max(0, min(width - 1, (width // 2 if self._cursor is None else self._cursor) + step))
+        self._draw()
+
+    # --- drawing -------------------------------------------------------------------------------------------
+
+    def _span(self) -> tuple[float, float]:
+        return self._window or (0.0, float(max(1, self._curves.total)))
+
+    def _inside(self, start: float, stop: float) -> tuple[float, float]:
+        width = min(stop - start, float(self._curves.total))
+        start = max(0.0, min(start, self._curves.total - width))
+        return start, start + width
+
+    def on_resize(self) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
+        width, height = self.size
+        if width <= LABEL_WIDTH or height < 3:
+            return
+        rows = self._render_rows(width, height)
+        if len(rows) != len(self._rows):
+            self._rows = rows
+            self.refresh()
+            return
+        changed = [y for y, (new, old) in enumerate(zip(rows, self._rows, strict=True)) if new != old]
+        self._rows = rows
+        if changed:
+            self.refresh(*[Region(0, y, width, 1) for y in changed])
+
+    def _columns(self, dots: int) -> list[Columns]:
+        start, stop = self._span()
+        found = [series.window(start, stop, dots) for _, series in self._curves.series]
+        return [smoothed(columns) for columns in found] if self._smooth else found
+
+    def _settle(self, columns: list[Columns]) -> Axis | None:
+        lows = np.concatenate([one.lo for one in columns]) if columns else np.array([])
+        highs = np.concatenate([one.hi for one in columns]) if columns else np.array([])
+        finite = np.isfinite(lows) & np.isfinite(highs)
+        if self._kind == "log":
+            finite &= lows > 0
+        self._refused = ""
+        if not finite.any():
+            self._refused = "no positive values for a log axis: y" if self._kind == "log" else ""
+            return None
+        try:
+            self._axis = settle(self._axis, float(lows[finite].min()), float(highs[finite].max()), self._kind)
+        except LogRefused as refusal:
+            self._refused = str(refusal)
+            return None
+        return self._axis
+
+    def _render_rows(self, width: int, height: int) -> list[Strip]:
+        plot_width, plot_height = width - LABEL_WIDTH, height - 2
+        columns = self._columns(plot_width * 2)
+        axis = self._settle(columns)
+        if axis is None:
+            text = self._refused or "no values yet"
+            return [Strip([Segment(text[:width].ljust(width))]), *[Strip.blank(width) for _ in range(height - 1)]]
+        cells, owner = to_cells([draw(one, axis, plot_height * 4) for one in columns], self._ascii)
+        styles = [Style.parse(colour) for colour in PALETTE]
+        rows = [self._legend(width, columns, styles)]
+        for y in range(plot_height):
+            segments = [Segment(self._y_label(axis, y, plot_height))]
+            for x, character in enumerate(cells[y]):
+                style = styles[owner[y, x] % len(styles)] if owner[y, x] >= 0 else None
+                if x == self._cursor:
+                    character = character if character != " " else ("|" if self._ascii else "│")
+                segments.append(Segment(character, style))
+            rows.append(Strip(segments).simplify())
+        rows.append(self._x_labels(width))
+        return rows
+
+    def _legend(self, width: int, columns: list[Columns], styles: list[Style]) -> Strip:
+        segments: list[Segment] = []
+        for index, (name, series) in enumerate(self._curves.series):
+            value = series.last
+            if self._cursor is not None:
+                value = float(columns[index].mean[min(self._cursor * 2, len(columns[index].mean) - 1)])
+            mark = MARKS[index % len(MARKS)] if self._ascii else "━"
+            shown = "" if value is None else f" {value:.4g}"
+            segments += [Segment(f"{mark} {' '.join(name.split())}{shown}", styles[index % len(styles)]), Segment("  ")]
+        kind = f"{self._kind}{', smoothed' if self._smooth else ''}"
+        segments.append(Segment(kind))
+        return Strip(segments).adjust_cell_length(width)
+
+    def _y_label(self, axis: Axis, row: int, height: int) -> str:
+        if row not in (0, height // 2, height - 1):
+            return " " * LABEL_WIDTH
+        share = 1 - row / max(1, height - 1)
+        value = axis.lo + share * (axis.hi - axis.lo)
+        if axis.kind == "log":
+            value = axis.lo * (axis.hi / axis.lo) ** share
+        return f"{label(value):>{LABEL_WIDTH - 1}} "
+
+    def _x_labels(self, width: int) -> Strip:
+        start, stop = self._span()
+        left, right = f"{start:.0f}", f"{stop:.0f} {self._curves.unit}"
+        gap = max(1, width - LABEL_WIDTH - len(left) - len(right))
+        text = " " * LABEL_WIDTH + left + " " * gap + right
+        return Strip([Segment(text[:width].ljust(width))])
+
+    def render_line(self, y: int) -> Strip:
+        return self._rows[y] if y < len(self._rows) else Strip.blank(self.size.width)
+
+
+def smoothed(columns: Columns) -> Columns:
+    """An exponential mean over the columns; gaps stay gaps."""
+    found = np.full_like(columns.mean, np.nan)
+    value = np.nan
+    for index, mean in enumerate(columns.mean):
+        if np.isfinite(mean):
+            value = mean if np.isnan(value) else SMOOTHING * value + (1 - SMOOTHING) * mean
+            found[index] = value
+    return Columns(found, found, found)

@@ -1,0 +1,73 @@
+"""A matrix as shaded cells: a row a layer, a column a moment."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from rich.segment import Segment
+from rich.style import Style
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+#: Glyph and colour rise together, so the shade is readable without colour.
+RAMP = " .:-=+*#%@"
+COLOURS = ("#303030", "#5f5f87", "#5f5faf", "#5f5fd7", "#5f87d7", "#5fafd7", "#5fd7d7", "#87d7af", "#d7d75f", "#ffff5f")
+
+
+class Heatmap(Widget):
+    """Shades on a logarithmic scale between the smallest and largest positive value."""
+
+    DEFAULT_CSS = "Heatmap { height: 1fr; min-height: 3; }"
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._matrix: npt.NDArray[np.float64] = np.zeros((0, 0))
+        self._names: list[str] = []
+        self._rows: list[Strip] = []
+
+    def show(self, matrix: npt.NDArray[np.float64], names: list[str], title: str) -> None:
+        """Show a matrix (layers, moments) with the layers' names; ``title`` stands on the border."""
+        self._matrix, self._names = np.asarray(matrix, dtype=np.float64), names
+        self.border_title = title or None
+        self._draw()
+
+    def on_resize(self) -> None:
+        self._draw()
+
+    def _draw(self) -> None:
+        width, height = self.size
+        rows = [self._row(index, width) for index in self._shown(height)] if width > 0 else []
+        changed = [y for y, row in enumerate(rows) if y >= len(self._rows) or row != self._rows[y]]
+        shorter = len(rows) < len(self._rows)
+        self._rows = rows
+        if shorter:
+            self.refresh()
+        elif changed:
+            self.refresh(*[Region(0, y, width, 1) for y in changed])
+
+    def _shown(self, height: int) -> list[int]:
+        """Layers that have a row: all, or an even choice of them."""
+        count = len(self._names)
+        if count <= height:
+            return list(range(count))
+        return [int(index) for index in np.linspace(0, count - 1, max(1, height))]
+
+    def _row(self, index: int, width: int) -> Strip:
+        room = max(4, min(24, width // 3))
+        name = " ".join(self._names[index].split())[-(room - 1) :].ljust(room)
+        values = self._matrix[index][-(width - room) :]
+        positive = self._matrix[np.isfinite(self._matrix) & (self._matrix > 0)]
+        low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
+        span = max(1e-9, np.log(high) - np.log(low))
+        segments = [Segment(name)]
+        for value in values:
+            if not np.isfinite(value) or value <= 0:
+                segments.append(Segment("?" if not np.isfinite(value) else " "))
+                continue
+            shade = min(len(RAMP) - 1, int((np.log(value) - np.log(low)) / span * len(RAMP)))
+            segments.append(Segment(RAMP[shade], Style.parse(COLOURS[shade])))
+        return Strip(segments).simplify().adjust_cell_length(width)
+
+    def render_line(self, y: int) -> Strip:
+        return self._rows[y] if y < len(self._rows) else Strip.blank(self.size.width)
