@@ -98,7 +98,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("freeze", "space", "Freeze", "Hold the display still; the run goes on.", "monitor", footer=True),
     Action("dismiss_alerts", "a", "Dismiss", "Dismiss the alerts.", "monitor"),
     Action("pause", "p", "Pause run", "Pause the run, or let it go on.", "monitor", changes_run=True, footer=True),
-    Action("stop", "x", "Stop run", "Stop with a checkpoint (asks); again: kill.", "monitor", changes_run=True, footer=True),
+    Action("stop", "x", "Stop run", "Stop (asks); again: kill.", "monitor", changes_run=True, footer=True),
     Action("scale", "y", "Lin/log", "Change the scale.", "compare", footer=True),
     Action("smooth", "s", "Smooth", "Change between raw and smoothed.", "compare", footer=True),
     Action("term", "t", "Term", "Change the term of the loss that is drawn.", "compare", footer=True),

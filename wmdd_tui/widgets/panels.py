@@ -85,7 +85,7 @@ class LayerPanel(Panel):
     """The BatchNorm term of every layer: over time as a heatmap, and as a table."""
 
     _filter = ""
-    _rows: list[LayerRow] = []  # noqa: RUF012  (replaced, never changed)
+    _rows: list[LayerRow] = []
 
     def compose(self) -> ComposeResult:
         yield Heatmap()
@@ -251,7 +251,7 @@ class LogPanel(Panel):
 class MetricsPanel(Panel):
     """Loss and accuracies by epoch: the student's, and above them the teacher's."""
 
-    _cells: list[tuple[str, ...]] = []  # noqa: RUF012  (replaced, never changed)
+    _cells: list[tuple[str, ...]] = []
     _columns = ("stage", "epoch", "loss", "top-1", "top-5")
 
     def compose(self) -> ComposeResult:
