@@ -172,9 +172,10 @@ class BarycenterConfig(Section):
 class RecoverConfig(Section):
     """Optimisation of the synthetic images."""
 
-    objective: Literal["wmdd", "sre2l"] = Field(
+    objective: Literal["wmdd", "sre2l", "real"] = Field(
         "wmdd",
-        description="Feature matching to barycenters plus cross-entropy, or cross-entropy alone.",
+        description="wmdd: features to barycenters plus cross-entropy; sre2l: cross-entropy alone; real: "
+        "no optimisation but random real photographs, the control every distilled set must beat.",
         json_schema_extra=BASIC,
     )
     loss_semantics: Literal["reference", "paper"] = Field(

@@ -147,8 +147,9 @@ def test_micro_batches_give_the_same_images_but_rounding(undisturbed: tuple[rund
         ],
         ['barycenter.weights="optimized"', 'recover.loss_semantics="paper"', "recover.r_bn=0.1", "ipc=12"],
         ['recover.init="real"', 'recover.augment="per-image"', 'relabel.storage="online"', 'relabel.mix="mixup"'],
+        ["recover.objective=real", "train.labels=hard"],
     ],
-    ids=["sre2l", "optimized-paper", "real-online"],
+    ids=["sre2l", "optimized-paper", "real-online", "control"],
 )  # fmt: skip
 def test_variants_run(changes: list[str]) -> None:
     run, code = run_engine(small("recover.iterations=5", "train.epochs=2", "squeeze.epochs=1", *changes))

@@ -76,6 +76,8 @@ class Series:
         total, count = np.zeros(columns), np.zeros(columns)
         blocks = np.flatnonzero(self._count[:used] > 0)
         step = (stop - start) / columns
+        if step < self._width:
+            return self._stretched(start, step, columns, used)
         column = np.floor((blocks * self._width - start) / step).astype(int)
         inside = (column >= 0) & (column < columns)
         blocks, column = blocks[inside], column[inside]
@@ -85,3 +87,12 @@ class Series:
         np.add.at(count, column, self._count[blocks])
         mean = np.divide(total, count, out=np.full(columns, np.nan), where=count > 0)
         return Columns(lo, hi, mean)
+
+    def _stretched(self, start: float, step: float, columns: int, used: int) -> Columns:
+        """Columns narrower than a block: each shows the block it lies in, so that few values leave no gaps."""
+        block = ((start + (np.arange(columns) + 0.5) * step) // self._width).astype(int)
+        inside = (block >= 0) & (block < used)
+        block = np.where(inside, block, 0)
+        inside &= self._count[block] > 0
+        mean = self._sum[block] / np.maximum(self._count[block], 1)
+        return Columns(*(np.where(inside, found, np.nan) for found in (self._lo[block], self._hi[block], mean)))

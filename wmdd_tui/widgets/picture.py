@@ -43,6 +43,7 @@ class Picture(Widget):
 
     def on_resize(self) -> None:
         self._draw()
+        self.refresh()
 
     def _draw(self) -> None:
         width, height = self.size
