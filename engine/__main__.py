@@ -11,7 +11,7 @@ import time
 import traceback
 from pathlib import Path
 
-from engine import events, rundir
+from engine import events, hooks, rundir
 from engine.errors import EngineError, RunDirError, Stopped
 
 USAGE = "usage: python -m engine RUN_DIR | check | doctor | prepare NAME SOURCE TARGET"
@@ -73,8 +73,26 @@ def _run(run: rundir.RunDir, locked: bool) -> int:
     event, code = end
     event.seconds = round(time.monotonic() - started, 3)
     writer.write(event)
+    _tell_end(run, event)
     writer.close()
     return code
+
+
+def _tell_end(run: rundir.RunDir, event: events.End) -> None:
+    """Execute ``run.on_end``. Its failure goes to console.log: the ``end`` stays the last event of the process."""
+    try:
+        config = run.config()
+    except EngineError:
+        return  # the end event says already what is wrong with it
+    facts = hooks.facts_of(
+        run, config, event.status, error=event.error, message=event.message, seconds=str(event.seconds)
+    )
+    hooks.call("on_end", config.run.on_end, facts, _to_console)
+
+
+def _to_console(event: events.Event) -> None:
+    if isinstance(event, events.Log):
+        print(event.message, file=sys.stderr, flush=True)
 
 
 def _outcome(run: rundir.RunDir, writer: events.Writer) -> tuple[events.End, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -172,11 +173,15 @@ class BarycenterConfig(Section):
 class RecoverConfig(Section):
     """Optimisation of the synthetic images."""
 
-    objective: Literal["wmdd", "sre2l", "real"] = Field(
+    objective: Literal["wmdd", "sre2l", "real", "given"] = Field(
         "wmdd",
         description="wmdd: features to barycenters plus cross-entropy; sre2l: cross-entropy alone; real: "
-        "no optimisation but random real photographs, the control every distilled set must beat.",
+        "no optimisation but random real photographs, the control every distilled set must beat; given: the "
+        "images of recover.path as they are.",
         json_schema_extra=BASIC,
+    )
+    path: str = Field(
+        "", description="ImageFolder tree of synthetic images (objective = 'given'): another run's, or a published set."
     )
     loss_semantics: Literal["reference", "paper"] = Field(
         "reference",
@@ -239,6 +244,22 @@ class RecoverConfig(Section):
     checkpoint_every: int = Field(200, ge=1, description="Iterations between checkpoints within a chunk.")
     preview_every: int = Field(100, ge=0, description="Iterations between preview images; 0 makes none.")
 
+    @field_validator("path")
+    @classmethod
+    def _expand(cls, value: str) -> str:
+        return os.path.expanduser(os.path.expandvars(value))
+
+    @model_validator(mode="after")
+    def _path_with_given(self) -> RecoverConfig:
+        if (self.objective == "given") != bool(self.path):
+            raise ValueError(
+                "recover.objective = 'given' needs recover.path: the folder of the images"
+                if self.objective == "given"
+                else f"recover.path has no effect with recover.objective = '{self.objective}': remove it, or set "
+                "recover.objective = 'given'"
+            )
+        return self
+
 
 class RelabelConfig(Section):
     """Soft labels: the teacher's logits of augmented views of the synthetic images."""
@@ -288,6 +309,20 @@ class RunSection(Section):
         "train", description="Last stage to run."
     )
     beat_seconds: float = Field(2.0, gt=0, le=60, description="Interval of heartbeats.", json_schema_extra=_unit("s"))
+    on_end: str = Field("", description="Command executed when the run ends; facts are in WMDD_* variables.")
+    on_stall: str = Field("", description="Command executed when nothing was finished for run.stall_seconds.")
+    stall_seconds: float = Field(
+        300.0, gt=0, le=86400, description="Silence that counts as a stall.", json_schema_extra=_unit("s")
+    )
+
+    @field_validator("on_end", "on_stall")
+    @classmethod
+    def _splits(cls, value: str) -> str:
+        try:
+            shlex.split(value)
+        except ValueError as error:
+            raise ValueError(f"the command {value!r} cannot be split into words: {error}; check its quotes") from None
+        return value
 
 
 class RunConfig(Section):

@@ -10,6 +10,7 @@ from engine import events, rundir
 from engine.context import Context
 from engine.control import Control
 from engine.errors import ConfigError
+from engine.hooks import StallWatch
 from engine.pipeline import execute
 from engine.report import versions
 from engine.telemetry import Heart
@@ -30,17 +31,18 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def work(run: rundir.RunDir, emit: Callable[[events.Event], None]) -> None:
+def work(run: rundir.RunDir, emit: Callable[[events.Event], None], control: Control) -> None:
     """Run the whole pipeline of a run directory. Raises EngineError subclasses."""
     config = run.config()
     device = choose_device(config.run.device)
     torch.set_num_threads(config.run.threads)
     rundir.write_process(run, versions())
-    control = Control(run)
-    control.install()
     heart = Heart(emit, device, config.run.beat_seconds, lambda: control.paused)
     heart.start()
+    watch = StallWatch(run, config, emit, lambda: control.paused)
+    watch.start()
     try:
-        execute(Context(config, device, run, emit, control.interrupted, control.checkpoint_due))
+        execute(Context(config, device, run, watch.emit, control.interrupted, control.checkpoint_due))
     finally:
+        watch.stop()
         heart.stop()
