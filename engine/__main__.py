@@ -11,7 +11,8 @@ import time
 import traceback
 from pathlib import Path
 
-from engine import events, hooks, rundir
+from engine import events, hooks, queueing, rundir
+from engine.control import Control
 from engine.errors import EngineError, RunDirError, Stopped
 
 USAGE = "usage: python -m engine RUN_DIR | check | doctor | prepare NAME SOURCE TARGET"
@@ -97,9 +98,12 @@ def _to_console(event: events.Event) -> None:
 
 def _outcome(run: rundir.RunDir, writer: events.Writer) -> tuple[events.End, int]:
     try:
-        from engine.session import work
+        control = Control(run)
+        control.install()
+        with queueing.occupied(run, writer.write, control):
+            from engine.session import work  # torch, which a waiting run does without
 
-        work(run, writer.write)
+            work(run, writer.write, control)
     except Stopped as stop:
         return events.End(status="stopped", message=stop.message), stop.exit_code
     except EngineError as error:

@@ -43,6 +43,17 @@ class Control:
     def _on_checkpoint(self, _signal: int, _frame: FrameType | None) -> None:
         self._checkpoint = True
 
+    def stop_asked(self) -> bool:
+        """True once the run must stop; never blocks."""
+        self._poll()
+        return self._stop
+
+    def wait(self, seconds: float) -> None:
+        """Sleep, but no longer than until the run must stop."""
+        deadline = time.monotonic() + seconds
+        while not self.stop_asked() and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+
     def _poll(self) -> None:
         now = time.monotonic()
         if now - self._polled < POLL_SECONDS:

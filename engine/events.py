@@ -130,9 +130,10 @@ class Log(Event, tag="log"):
 
 
 class Beat(Event, tag="beat"):
-    """Heartbeat."""
+    """Heartbeat. ``queued`` while the engine waits for its device."""
 
     paused: bool = False
+    queued: bool = False
 
 
 class End(Event, tag="end"):

@@ -28,7 +28,7 @@ from engine.errors import RunDirError
 State = Literal[
     "queued", "starting", "running", "paused", "stalled", "stopped", "finished", "failed", "crashed", "remote"
 ]
-ALIVE: frozenset[str] = frozenset({"starting", "running", "paused", "stalled", "remote"})
+ALIVE: frozenset[str] = frozenset({"queued", "starting", "running", "paused", "stalled", "remote"})
 Request = Literal["stop", "pause", "unpause", "checkpoint-now"]
 STALL_SECONDS = 30.0
 LOCK_PATIENCE_SECONDS = 2.0
@@ -57,6 +57,13 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def sync_rename(partial: Path, path: Path) -> None:
+    """Give a file that was written piece by piece its name, once its content is on the disk. Raises OSError."""
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
 
 
 @dataclass(frozen=True)
@@ -346,8 +353,6 @@ class Signs:
 def derive_state(signs: Signs) -> State:
     """The state of a run. ``end`` is the status of the last process's ``end`` event, "" while it has none."""
     if not signs.started:
-        if signs.queued:
-            return "queued"
         return "starting" if signs.config_age < START_GRACE_SECONDS or signs.lock else "crashed"
     if signs.end == "finished":
         return "finished"
@@ -359,14 +364,16 @@ def derive_state(signs: Signs) -> State:
         return "stalled" if signs.lock else "crashed"
     if not signs.same_host:
         return "remote"
-    return "paused" if signs.paused else "running"
+    if signs.paused:
+        return "paused"
+    return "queued" if signs.queued else "running"
 
 
 def read_signs(run: RunDir, now: float | None = None) -> Signs:
     """Gather the signs of a run from its files; reads only the tail of the event file."""
     now = time.time() if now is None else now
     facts = run.process()
-    end, last, paused, started = _tail_signs(run.events_file)
+    end, last, paused, queued, started = _tail_signs(run.events_file)
     try:
         config_age = now - run.config_file.stat().st_mtime
     except OSError:
@@ -379,20 +386,20 @@ def read_signs(run: RunDir, now: float | None = None) -> Signs:
         beat_age=max(0.0, now - last) if last else float("inf"),
         paused=paused,
         config_age=config_age,
-        queued=(run.path / "queued.json").exists(),
+        queued=queued,
     )
 
 
-def _tail_signs(path: Path, size: int = 65536) -> tuple[str, float, bool, bool]:
-    """Status of the last ``end``, time of the last event, whether paused, whether anything was written."""
+def _tail_signs(path: Path, size: int = 65536) -> tuple[str, float, bool, bool, bool]:
+    """Status of the last ``end``, time of the last event; whether paused, queued, and anything was written."""
     try:
         with path.open("rb") as file:
             length = file.seek(0, os.SEEK_END)
             file.seek(max(0, length - size))
             lines = file.read().split(b"\n")[:-1]
     except OSError:
-        return "", 0.0, False, False
-    end, last, paused = "", 0.0, False
+        return "", 0.0, False, False, False
+    end, last, paused, queued = "", 0.0, False, False
     for line in lines:
         event = events.decode(line)
         if event is None:
@@ -400,8 +407,8 @@ def _tail_signs(path: Path, size: int = 65536) -> tuple[str, float, bool, bool]:
         last = event.t
         end = event.status if isinstance(event, events.End) else ""
         if isinstance(event, events.Beat):
-            paused = event.paused
-    return end, last, paused, bool(lines)
+            paused, queued = event.paused, event.queued
+    return end, last, paused, queued, bool(lines)
 
 
 def state_of(run: RunDir) -> State:

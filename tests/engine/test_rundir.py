@@ -28,7 +28,11 @@ ALIVE = Signs(lock=True, same_host=True, started=True, end="", beat_age=1.0, pau
         ({"same_host": False, "lock": False}, "remote"),
         ({"started": False, "config_age": 1.0, "lock": None}, "starting"),
         ({"started": False, "config_age": 900.0, "lock": None}, "crashed"),
-        ({"started": False, "queued": True, "lock": None}, "queued"),
+        ({"queued": True}, "queued"),
+        ({"queued": True, "paused": True}, "paused"),
+        ({"queued": True, "lock": False}, "crashed"),
+        ({"queued": True, "end": "stopped", "lock": False}, "stopped"),
+        ({"queued": True, "beat_age": 60.0}, "stalled"),
     ],
 )
 def test_state_is_derived(changes: dict[str, object], state: str) -> None:

@@ -17,6 +17,7 @@ from rich.text import Text
 from engine import STAGE_HELP, __version__, config, presets, rundir
 from engine.errors import RunDirError
 from wmdd_tui.cli import foreground, machine, options
+from wmdd_tui.cli.queue import queue_app
 from wmdd_tui.store.reader import EventTail
 from wmdd_tui.store.runs import list_summaries, read_report, summarise
 
@@ -30,6 +31,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Show, check and explain configurations.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(machine.datasets_app, name="datasets")
+app.add_typer(queue_app, name="queue")
 app.command()(machine.doctor)
 app.command()(machine.teachers)
 
@@ -108,8 +110,8 @@ def attach(
     )
 
 
-def _begin(settings: config.RunConfig, detach: bool, as_json: bool) -> None:
-    raise typer.Exit(foreground.start(rundir.create(settings), detach, as_json))
+def _begin(settings: config.RunConfig, detach: bool, as_json: bool, queue: bool = False) -> None:
+    raise typer.Exit(foreground.start(rundir.create(settings), detach, as_json, queue))
 
 
 @app.command()
@@ -121,11 +123,12 @@ def run(
     device: options.Device = None,
     seed: options.Seed = None,
     ipc: options.Ipc = None,
+    queue: options.Queue = False,
     detach: options.Detach = False,
     as_json: options.Json = False,
 ) -> None:
     """Run the whole pipeline: wmdd-tui run --preset digits --set recover.r_bn=100"""
-    _begin(options.resolve(file, preset, assignments, name, device, seed, ipc), detach, as_json)
+    _begin(options.resolve(file, preset, assignments, name, device, seed, ipc), detach, as_json, queue)
 
 
 def _stage_command(stage: str) -> Callable[..., None]:
@@ -152,13 +155,18 @@ for _stage in config.STAGES:
 
 
 @app.command()
-def resume(run_name: options.RunName = "", detach: options.Detach = False, as_json: options.Json = False) -> None:
+def resume(
+    run_name: options.RunName = "",
+    queue: options.Queue = False,
+    detach: options.Detach = False,
+    as_json: options.Json = False,
+) -> None:
     """Continue a stopped, failed or crashed run where it stopped: wmdd-tui resume RUN"""
     found = rundir.find(run_name)
     state = rundir.state_of(found)
     if state in rundir.ALIVE and state != "starting":
         raise RunDirError(f"run {found.id} is {state}", f"watch it: wmdd-tui watch {found.id}")
-    raise typer.Exit(foreground.start(found, detach, as_json))
+    raise typer.Exit(foreground.start(found, detach, as_json, queue))
 
 
 @app.command()

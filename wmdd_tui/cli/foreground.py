@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from engine import events, rundir
 from engine.rundir import RunDir
-from wmdd_tui.store.launch import launch
+from wmdd_tui.store.launch import enqueue, launch
 from wmdd_tui.store.reader import EventTail
 from wmdd_tui.store.runs import read_report
 
@@ -115,14 +115,18 @@ class _Interrupts:
         self._say(f"stopping after this iteration; resume with: wmdd-tui resume {self._run.id}")
 
 
-def start(run: RunDir, detach: bool, as_json: bool) -> int:
-    """Launch the engine on a run directory; watch it unless detached. Returns the exit code."""
+def start(run: RunDir, detach: bool, as_json: bool, queue: bool = False) -> int:
+    """Launch the engine on a run directory, at once or behind what runs on its device; watch it unless detached.
+
+    Returns the exit code. Raises EngineError.
+    """
     tail = EventTail(run.events_file)
     while tail.poll():
         pass  # what an earlier process wrote is history
-    process = launch(run)
+    process = enqueue(run) if queue else launch(run)
     if detach:
-        print(json.dumps({"run_id": run.id, "run_dir": str(run.path), "state": "starting"}) if as_json else run.id)
+        answer = {"run_id": run.id, "run_dir": str(run.path), "state": "queued" if queue else "starting"}
+        print(json.dumps(answer) if as_json else run.id)
         return 0
     return follow(run, tail, process, as_json)
 

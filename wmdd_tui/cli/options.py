@@ -21,6 +21,7 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random choice.")]
 Ipc = Annotated[int | None, typer.Option(help="Synthetic images per class.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Return at once; watch with `wmdd-tui watch`.")]
+Queue = Annotated[bool, typer.Option("--queue", help="Wait until the device is free, behind what waits already.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 RunName = Annotated[str, typer.Argument(help="Run id, unique prefix, name or path; the newest when left out.")]
 

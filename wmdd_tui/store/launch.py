@@ -8,8 +8,9 @@ import subprocess
 import sys
 from typing import Any
 
+from engine import queueing
 from engine.config import RunConfig, to_toml
-from engine.errors import InputError, RunDirError
+from engine.errors import EngineError, InputError, RunDirError
 from engine.rundir import RunDir
 
 CHECK_SECONDS = 120.0
@@ -29,6 +30,19 @@ def launch(run: RunDir) -> subprocess.Popen[bytes]:
             )
     except OSError as error:
         raise RunDirError(f"cannot start the engine for {run.path}: {error}") from None
+
+
+def enqueue(run: RunDir) -> subprocess.Popen[bytes]:
+    """Launch a run that waits for its device: its engine starts now, and torch when its turn comes.
+
+    Raises EngineError.
+    """
+    queueing.submit(run)
+    try:
+        return launch(run)
+    except EngineError:
+        queueing.withdraw(run)
+        raise
 
 
 def ask_engine(question: str, text: str = "") -> dict[str, Any]:
