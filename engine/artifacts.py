@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.rundir import home, write_whole
+from engine.rundir import home, sync_rename, write_whole
 
 #: Raised when a stage's output changes meaning; part of every key.
 FORMAT = 1
@@ -31,7 +33,8 @@ class Cache:
     enabled: bool = True
 
     def path(self, kind: str, key: str) -> Path:
-        return home() / "cache" / f"{kind}-{key}.ckpt"
+        suffix = "npy" if kind == "features" else "ckpt"
+        return home() / "cache" / f"{kind}-{key}.{suffix}"
 
     def find(self, kind: str, key: str) -> Path | None:
         path = self.path(kind, key)
@@ -43,3 +46,21 @@ class Cache:
             path = self.path(kind, key)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, data)
+
+    def keep_file(self, kind: str, key: str, source: Path) -> None:
+        """Store an output that is a file already, as a link where the file system can. Raises OSError."""
+        if self.enabled:
+            path = self.path(kind, key)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(source, path)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same content under another name: a hard link where possible, else a copy; whole or not at all."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(source, partial)
+    except OSError:
+        shutil.copyfile(source, partial)
+    sync_rename(partial, target)

@@ -151,7 +151,8 @@ def refine(features_nD: Array, points_KD: Array, iterations: int, tolerance: flo
 
 
 def solve_all(
-    classes: Sequence[Array],
+    classes: Sequence[Callable[[], Array]],
+    largest: int,
     ipc: int,
     weights: str,
     iterations: int,
@@ -161,11 +162,14 @@ def solve_all(
     processes: int = 1,
     after_class: Callable[[int], None] = lambda _done: None,
 ) -> list[Barycenter]:
-    """Barycenters of many classes, in order; large classes in parallel processes, with equal results."""
-    large = max((len(features) for features in classes), default=0) * ipc > LARGE
-    jobs = processes if large and len(classes) > 1 else 1
+    """Barycenters of many classes, in order; large classes in parallel processes, with equal results.
+
+    ``classes`` give the features (n, D) of each class when they are called, so that only those being solved are in
+    memory; ``largest`` is the greatest n.
+    """
+    jobs = processes if largest * ipc > LARGE and len(classes) > 1 else 1
     work: Iterator[Barycenter] = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(solve)(features, ipc, weights, iterations, tolerance, restarts, seed)
+        delayed(solve)(features(), ipc, weights, iterations, tolerance, restarts, seed)
         for features, seed in zip(classes, seeds, strict=True)
     )
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from engine.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 VAL_FOLDERS = ("val", "validation", "test")
+LABEL_COLUMNS = ("label", "class_id", "fine_label", "labels")
 NAME_FILES = ("words.txt", "LOC_synset_mapping.txt", "classes.txt", "class_names.txt")
 IMAGENETTE = {
     "n01440764": "tench",
@@ -153,8 +155,20 @@ def _parquet_facts(root: Path) -> DatasetFacts:
     import pyarrow.parquet
 
     shards = sorted(root.rglob("*.parquet"))
+    rows: list[tuple[Path, int]] = []
+    highest = -1
     try:
-        rows = [(shard, pyarrow.parquet.read_metadata(shard).num_rows) for shard in shards]
+        for shard in shards:
+            columns = pyarrow.parquet.read_schema(shard).names
+            label = next((name for name in LABEL_COLUMNS if name in columns), None)
+            if label is None:
+                return DatasetFacts(
+                    "parquet", str(root), root.name, problem=f"{shard.name} has no column {', '.join(LABEL_COLUMNS)}"
+                )
+            values = pyarrow.parquet.read_table(shard, columns=[label])[label]
+            rows.append((shard, len(values)))
+            highest = max([highest, *(value for value in values.unique().to_pylist() if isinstance(value, int))])
+        classes = len(parquet_class_names(shards[0])) if shards else 0
     except (pyarrow.ArrowException, OSError) as error:
         return DatasetFacts("parquet", str(root), root.name, problem=f"a shard cannot be read: {error}")
     val = sum(count for shard, count in rows if any(p.startswith(VAL_FOLDERS) for p in shard.relative_to(root).parts))
@@ -162,11 +176,24 @@ def _parquet_facts(root: Path) -> DatasetFacts:
         "parquet",
         str(root),
         root.name,
+        classes or highest + 1,
         train_images=sum(count for _, count in rows) - val,
         val_images=val,
         bytes=sum(shard.stat().st_size for shard in shards),
         problem="" if shards else "holds no *.parquet file",
     )
+
+
+def parquet_class_names(shard: Path) -> tuple[str, ...]:
+    """Class names from Hugging Face metadata; empty where there are none. Raises OSError, pyarrow.ArrowException."""
+    import pyarrow.parquet
+
+    metadata = pyarrow.parquet.read_schema(shard).metadata or {}
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return next(tuple(str(n) for n in features[column]["names"]) for column in LABEL_COLUMNS if column in features)
+    except (KeyError, ValueError, TypeError, StopIteration):
+        return ()
 
 
 def find_datasets(roots: Sequence[Path]) -> list[DatasetFacts]:

@@ -14,6 +14,7 @@ import torch
 from engine import config, models
 from engine.catalog import dataset_facts
 from engine.data import load_dataset
+from engine.effects import without_effect
 from engine.errors import ConfigError, EngineError
 from engine.models.checkpoint import load_teacher
 from engine.models.instrument import bn_layers
@@ -35,14 +36,8 @@ def examine(settings: config.RunConfig) -> dict[str, Any]:
         if facts.problem:
             raise ConfigError(f"data.path = '{settings.data.path}': {facts.problem}")
         classes, train, val = facts.classes, facts.train_images, facts.val_images
-    network = models.build(
-        settings.teacher.arch,
-        classes,
-        settings.data.resolution,
-        settings.teacher.stem,
-        settings.teacher.width,
-    )
-    models.require_batchnorm(network)
+    network = models.build_teacher(settings, classes)
+    models.build_student(settings, classes)
     if settings.teacher.source != "train":
         network = load_teacher(settings, classes, torch.device("cpu"))
     return {
@@ -53,6 +48,7 @@ def examine(settings: config.RunConfig) -> dict[str, Any]:
             "bn_layers": len(bn_layers(network)),
         },
         "device": str(device),
+        "warnings": without_effect(settings),
     }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -39,3 +40,19 @@ class Context:
 
     def log(self, message: str, level: str = "info") -> None:
         self.emit(events.Log(message=message, level=level))
+
+
+@contextmanager
+def staged(ctx: Context, seconds: dict[str, float], name: str) -> Iterator[Callable[[], None]]:
+    """Announce a stage and its seconds, and add them up; the yielded function marks it as taken from the cache."""
+    cached = False
+
+    def mark() -> None:
+        nonlocal cached
+        cached = True
+
+    ctx.emit(events.Stage(stage=name, what="begin"))
+    started = time.monotonic()
+    yield mark
+    seconds[name] = seconds.get(name, 0.0) + time.monotonic() - started
+    ctx.emit(events.Stage(stage=name, what="end", seconds=round(seconds[name], 3), cached=cached))

@@ -8,34 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from engine import barycenter, events, models, statistics
 from engine.artifacts import Cache, key_of
-from engine.checkpoints import Loaded, pack, read, unpack
 from engine.config import STAGES
-from engine.context import Context
+from engine.context import Context, staged
 from engine.data import Dataset, load_dataset
-from engine.errors import RunFailure, Stopped
+from engine.data.given import class_files
+from engine.effects import without_effect
+from engine.errors import Stopped
 from engine.evaluate import evaluate
 from engine.models.checkpoint import load_teacher, save_safetensors
-from engine.models.instrument import Probe, bn_layers
-from engine.pictures import contact_sheet, image_path, png_bytes, to_pillow
+from engine.models.instrument import bn_layers
 from engine.randomness import derive_seed
-from engine.recover import make_targets, plan_chunks, recover_chunk
+from engine.recover import Chunk, plan_chunks
 from engine.relabel import relabel
 from engine.report import write_dataset_card, write_report
-from engine.rundir import write_whole
+from engine.reuse import FeatureFile, recall, remember
 from engine.softlabels import SyntheticSet, read_soft_labels
 from engine.squeeze import squeeze
+from engine.synthesis import Points, synthesise
 from engine.train import StudentResult, train_student
 
 
@@ -48,16 +47,8 @@ class Outcome:
     teacher_sha256: str = ""
     w2sq_C: list[float] = field(default_factory=list)
     student: StudentResult | None = None
+    quality: dict[str, dict[str, float]] = field(default_factory=dict)
     images: int = 0
-
-
-@dataclass(frozen=True)
-class Points:
-    """Barycenters of all classes: points (C, K, D), weights (C, K), W2² (C,); float64."""
-
-    points_CKD: torch.Tensor
-    weights_CK: torch.Tensor
-    w2sq_C: torch.Tensor
 
 
 def execute(ctx: Context) -> Outcome:
@@ -65,22 +56,19 @@ def execute(ctx: Context) -> Outcome:
     last = STAGES.index(ctx.config.run.until)
     wanted = STAGES[: last + 1]
     outcome = Outcome()
+    for sentence in without_effect(ctx.config):
+        ctx.log(sentence, "warning")
     dataset = _load(ctx)
-    network = models.build(
-        ctx.config.teacher.arch,
-        len(dataset.class_names),
-        dataset.resolution,
-        ctx.config.teacher.stem,
-        ctx.config.teacher.width,
-    )
-    models.require_batchnorm(network)
-    chunks = plan_chunks(
-        len(dataset.class_names), ctx.config.ipc, ctx.config.recover.batch_size, ctx.config.recover.chunk
-    )
+    classes = len(dataset.class_names)
+    network = models.build_teacher(ctx.config, classes)
+    student = models.build_student(ctx.config, classes)
+    if ctx.config.recover.objective == "given":
+        class_files(ctx.config.recover.path, dataset.class_ids, ctx.config.ipc)
+    chunks = plan_chunks(classes, ctx.config.ipc, ctx.config.recover.batch_size, ctx.config.recover.chunk)
     ctx.emit(
         events.Hello(
             stages=list(wanted),
-            classes=len(dataset.class_names),
+            classes=classes,
             class_names=list(dataset.class_names),
             ipc=ctx.config.ipc,
             chunks=len(chunks),
@@ -94,15 +82,15 @@ def execute(ctx: Context) -> Outcome:
     cache = Cache(ctx.config.run.use_cache)
     network = _teacher(ctx, cache, dataset, network, outcome)
     if "statistics" in wanted:
-        found = _statistics(ctx, cache, dataset, network, outcome)
+        found, features_sha256 = _statistics(ctx, cache, dataset, network, outcome)
     if "barycenter" in wanted:
-        points = _barycenters(ctx, cache, dataset, found, outcome)
+        points = _barycenters(ctx, cache, dataset, found, features_sha256, outcome)
     if "recover" in wanted:
-        synthetic = _recover(ctx, dataset, network, found, points, outcome)
+        synthetic = _recover(ctx, dataset, network, chunks, found, points, outcome)
     if "relabel" in wanted:
         _relabel(ctx, dataset, network, synthetic, outcome)
     if "train" in wanted:
-        _train(ctx, dataset, network, synthetic, outcome)
+        _train(ctx, dataset, network, student, synthetic, outcome)
     write_report(ctx, dataset, outcome)
     return outcome
 
@@ -111,22 +99,6 @@ def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} {torch.cuda.get_device_name(device)}"
     return f"cpu, {torch.get_num_threads()} threads"
-
-
-@contextmanager
-def _stage(ctx: Context, outcome: Outcome, name: str) -> Iterator[Callable[[], None]]:
-    """Announce a stage and its seconds; the yielded function marks it as taken from the cache."""
-    cached = False
-
-    def mark() -> None:
-        nonlocal cached
-        cached = True
-
-    ctx.emit(events.Stage(stage=name, what="begin"))
-    started = time.monotonic()
-    yield mark
-    outcome.seconds[name] = outcome.seconds.get(name, 0.0) + time.monotonic() - started
-    ctx.emit(events.Stage(stage=name, what="end", seconds=round(outcome.seconds[name], 3), cached=cached))
 
 
 def _load(ctx: Context) -> Dataset:
@@ -144,36 +116,9 @@ def _load(ctx: Context) -> Dataset:
     return dataset
 
 
-def _recall(ctx: Context, cache: Cache, kind: str, key: str) -> tuple[Loaded | None, bool]:
-    """An output from the run directory or the cache, and whether it came from the cache; damaged ones are said."""
-    own = ctx.run.checkpoints / f"{kind}.ckpt"
-    for path in (own, cache.find(kind, key)):
-        if path is None or not path.is_file():
-            continue
-        try:
-            loaded = read(path)
-        except (OSError, ValueError) as error:
-            ctx.log(f"{path.name} is damaged ({error}) and is made again", "warning")
-            continue
-        if loaded.state.get("key") == key:
-            if path != own:
-                write_whole(own, pack(loaded.tensors, loaded.state))
-            return loaded, path != own
-    return None, False
-
-
-def _remember(ctx: Context, cache: Cache, kind: str, key: str, tensors: dict[str, torch.Tensor], **state: Any) -> None:
-    data = pack(tensors, {**state, "key": key})
-    write_whole(ctx.run.checkpoints / f"{kind}.ckpt", data)
-    try:
-        cache.keep(kind, key, data)
-    except OSError as error:
-        ctx.log(f"{kind} is not cached for later runs: {error}", "warning")
-
-
 def _teacher(ctx: Context, cache: Cache, dataset: Dataset, network: nn.Module, outcome: Outcome) -> nn.Module:
     config = ctx.config
-    with _stage(ctx, outcome, "squeeze") as mark_cached:
+    with staged(ctx, outcome.seconds, "squeeze") as mark_cached:
         key = key_of(
             kind="teacher",
             data=dataset.fingerprint,
@@ -184,12 +129,12 @@ def _teacher(ctx: Context, cache: Cache, dataset: Dataset, network: nn.Module, o
             device=ctx.device.type,
         )
         if config.teacher.source == "train":
-            loaded, cached = _recall(ctx, cache, "teacher", key)
+            loaded, cached = recall(ctx, cache, "teacher", key)
             if loaded is None:
                 models.initialise(network, config.seed, "teacher")
                 network.to(ctx.device)
                 facts = squeeze(ctx, dataset, network)
-                _remember(ctx, cache, "teacher", key, dict(network.state_dict()), top1=facts["top1"])
+                remember(ctx, cache, "teacher", key, dict(network.state_dict()), top1=facts["top1"])
                 outcome.teacher_top1 = facts["top1"]
             else:
                 network.load_state_dict(loaded.tensors)
@@ -205,6 +150,7 @@ def _teacher(ctx: Context, cache: Cache, dataset: Dataset, network: nn.Module, o
             )[0]
         outcome.teacher_sha256 = _hash_of(network)
         save_safetensors(network, ctx.run.checkpoints / "teacher.safetensors", {"top1": str(outcome.teacher_top1)})
+        ctx.emit(events.Metrics(stage="teacher", epoch=0, epochs=0, top1=outcome.teacher_top1))
         ctx.log(f"teacher {config.teacher.arch}: top-1 {outcome.teacher_top1:.2f} % on the validation images")
     return network
 
@@ -219,20 +165,26 @@ def _hash_of(network: nn.Module) -> str:
 
 def _statistics(
     ctx: Context, cache: Cache, dataset: Dataset, network: nn.Module, outcome: Outcome
-) -> statistics.Statistics:
+) -> tuple[statistics.Statistics, str]:
+    """Statistics and the hash of their features."""
     options = ctx.config.statistics
-    with _stage(ctx, outcome, "statistics") as mark_cached:
+    with staged(ctx, outcome.seconds, "statistics") as mark_cached:
         key = key_of(
             kind="statistics",
+            layout=2,
             data=dataset.fingerprint,
             teacher=outcome.teacher_sha256,
             options=options.model_dump(mode="json"),
         )
-        loaded, cached = _recall(ctx, cache, "statistics", key)
+        features = FeatureFile(ctx, cache, key)
+        loaded, cached = recall(ctx, cache, "statistics", key)
         if loaded is not None:
-            if cached:
-                mark_cached()
-            return statistics.from_tensors(loaded.tensors)
+            sha256 = str(loaded.state["features"])
+            features_ND = features.open(sha256)
+            if features_ND is not None:
+                if cached:
+                    mark_cached()
+                return statistics.from_tensors(loaded.tensors, features_ND), sha256
 
         def after_batch(done: int) -> None:
             ctx.progress("statistics", done, len(dataset.train), "images")
@@ -247,28 +199,35 @@ def _statistics(
             options.batch_size,
             options.loading_batch,
             after_batch,
+            features.allocate,
         )
-        _remember(ctx, cache, "statistics", key, statistics.to_tensors(found))
-        return found
+        sha256 = features.commit()
+        remember(ctx, cache, "statistics", key, statistics.to_tensors(found), features=sha256)
+        return found, sha256
 
 
 def _barycenters(
-    ctx: Context, cache: Cache, dataset: Dataset, found: statistics.Statistics, outcome: Outcome
+    ctx: Context,
+    cache: Cache,
+    dataset: Dataset,
+    found: statistics.Statistics,
+    features_sha256: str,
+    outcome: Outcome,
 ) -> Points | None:
     options = ctx.config.barycenter
     if options.weights == "none":
         return None
     classes = len(dataset.class_names)
-    with _stage(ctx, outcome, "barycenter") as mark_cached:
+    with staged(ctx, outcome.seconds, "barycenter") as mark_cached:
         key = key_of(
             kind="barycenter",
-            features=hashlib.sha256(found.features_ND.numpy().tobytes()).hexdigest(),
+            features=features_sha256,
             labels=hashlib.sha256(found.labels_N.numpy().tobytes()).hexdigest(),
             options=options.model_dump(mode="json"),
             ipc=ctx.config.ipc,
             seed=ctx.config.seed,
         )
-        loaded, cached = _recall(ctx, cache, "barycenter", key)
+        loaded, cached = recall(ctx, cache, "barycenter", key)
         if loaded is None:
 
             def after_class(done: int) -> None:
@@ -277,7 +236,8 @@ def _barycenters(
                     raise Stopped("stopped in barycenter")
 
             solved = barycenter.solve_all(
-                [found.features_of(label).numpy().astype(np.float64) for label in range(classes)],
+                [partial(_class_features, found, label) for label in range(classes)],
+                int(torch.bincount(found.labels_N).max()),
                 ctx.config.ipc,
                 options.weights,
                 options.iterations,
@@ -292,7 +252,7 @@ def _barycenters(
                 "weights_CK": torch.from_numpy(np.stack([one.weights_K for one in solved])),
                 "w2sq_C": torch.tensor([one.w2sq for one in solved], dtype=torch.float64),
             }
-            _remember(ctx, cache, "barycenter", key, tensors)
+            remember(ctx, cache, "barycenter", key, tensors)
         else:
             tensors = loaded.tensors
             if cached:
@@ -302,90 +262,41 @@ def _barycenters(
         return Points(tensors["points_CKD"], tensors["weights_CK"], tensors["w2sq_C"])
 
 
+def _class_features(found: statistics.Statistics, label: int) -> npt.NDArray[np.float64]:
+    return found.features_of(label).numpy().astype(np.float64)
+
+
 def _recover(
     ctx: Context,
     dataset: Dataset,
     network: nn.Module,
+    chunks: list[Chunk],
     found: statistics.Statistics,
     points: Points | None,
     outcome: Outcome,
 ) -> SyntheticSet:
-    config = ctx.config
-    classes = len(dataset.class_names)
-    chunks = plan_chunks(classes, config.ipc, config.recover.batch_size, config.recover.chunk)
-    size = dataset.resolution
-    images_NCHW = torch.zeros(classes * config.ipc, 3, size, size, dtype=torch.uint8)
-    with _stage(ctx, outcome, "recover"):
-        probe = Probe(network)
-        try:
-            for chunk in chunks:
-                done = ctx.run.checkpoints / f"chunk-{chunk.index:06d}.ckpt"
-                images = _finished_chunk(ctx, done)
-                if images is None:
-                    targets = make_targets(
-                        chunk,
-                        config,
-                        network,
-                        found,
-                        points.points_CKD if points else None,
-                        points.weights_CK if points else None,
-                        ctx.device,
-                    )
-                    images = recover_chunk(ctx, dataset, probe, chunk, len(chunks), targets)
-                    write_whole(done, pack({"images": images}, {"chunk": chunk.index}))
-                    for slot in ctx.run.checkpoints.glob(f"recover-{chunk.index:06d}.*"):
-                        slot.unlink()
-                images_NCHW[chunk.labels_B * config.ipc + chunk.ordinals_B] = images
-                _write_images(ctx, dataset, images, chunk.labels_B, chunk.ordinals_B)
-        finally:
-            probe.close()
-        labels_N = torch.arange(classes).repeat_interleave(config.ipc)
-        weights_N = points.weights_CK.flatten().float() if points else torch.full((len(labels_N),), 1 / config.ipc)
-        sheet = contact_sheet(images_NCHW, labels_N, dataset.class_names)
-        write_whole(ctx.run.report / "contact_sheet.png", png_bytes(sheet))
-        outcome.images = len(labels_N)
-    return SyntheticSet(images_NCHW, labels_N, weights_N)
-
-
-def _finished_chunk(ctx: Context, path: Any) -> torch.Tensor | None:
-    try:
-        return unpack(path.read_bytes()).tensors["images"]
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError) as error:
-        ctx.log(f"{path.name} is damaged ({error}) and its chunk is recovered again", "warning")
-        return None
-
-
-def _write_images(
-    ctx: Context,
-    dataset: Dataset,
-    images_BCHW: torch.Tensor,
-    labels_B: torch.Tensor,
-    ordinals_B: torch.Tensor,
-) -> None:
-    classes = len(dataset.class_names)
-    for image, label, ordinal in zip(images_BCHW, labels_B.tolist(), ordinals_B.tolist(), strict=True):
-        path = image_path(ctx.run.images, dataset.class_ids[label], label, ordinal, classes, ctx.config.ipc)
-        path.parent.mkdir(exist_ok=True)
-        try:
-            write_whole(path, png_bytes(to_pillow(image)))
-        except OSError as error:
-            raise RunFailure(f"cannot write image {path}: {error.strerror}", "free some space, then resume") from None
+    with staged(ctx, outcome.seconds, "recover"):
+        synthetic, outcome.quality = synthesise(ctx, dataset, network, chunks, found, points)
+        outcome.images = len(synthetic.labels_N)
+    return synthetic
 
 
 def _relabel(ctx: Context, dataset: Dataset, network: nn.Module, synthetic: SyntheticSet, outcome: Outcome) -> None:
     if ctx.config.relabel.storage == "stored" and ctx.config.train.labels == "soft":
-        with _stage(ctx, outcome, "relabel"):
+        with staged(ctx, outcome.seconds, "relabel"):
             relabel(ctx, synthetic, network, dataset.mean, dataset.std)
 
 
-def _train(ctx: Context, dataset: Dataset, network: nn.Module, synthetic: SyntheticSet, outcome: Outcome) -> None:
+def _train(
+    ctx: Context,
+    dataset: Dataset,
+    network: nn.Module,
+    student: nn.Module,
+    synthetic: SyntheticSet,
+    outcome: Outcome,
+) -> None:
     config = ctx.config
-    with _stage(ctx, outcome, "train"):
-        arch = config.train.arch or config.teacher.arch
-        stem = config.teacher.stem if arch == config.teacher.arch else "auto"
-        student = models.build(arch, len(dataset.class_names), dataset.resolution, stem, config.teacher.width)
+    with staged(ctx, outcome.seconds, "train"):
         models.initialise(student, config.seed, "student")
         student.to(ctx.device)
         stored = config.relabel.storage == "stored"
@@ -399,6 +310,6 @@ def _train(ctx: Context, dataset: Dataset, network: nn.Module, synthetic: Synthe
             dataset.std,
             (lambda epoch: read_soft_labels(ctx.run, epoch)) if stored else None,
         )
-        facts = {"arch": arch, "top1": str(outcome.student.top1)}
+        facts = {"arch": config.train.arch or config.teacher.arch, "top1": str(outcome.student.top1)}
         save_safetensors(student, ctx.run.student / "student.safetensors", facts)
         write_dataset_card(ctx, dataset, outcome)

@@ -291,13 +291,9 @@ def recover_chunk(
 ) -> torch.Tensor:
     """Optimise one chunk, resuming from its checkpoint; returns uint8 images (B, 3, H, W) on the CPU.
 
-    With the objective "real" the chunk's random real photographs are returned as they are.
-
     Raises Stopped, NonFiniteLoss, OutOfMemory.
     """
     recover = ctx.config.recover
-    if recover.objective == "real":
-        return dataset.train.batch(real_indices(chunk, dataset.train.labels_N, ctx.config.seed)).cpu()
     recipe = make_recipe(ctx.config, chunk, dataset, targets, ctx.device)
     slots = Slots(ctx.run.checkpoints, f"recover-{chunk.index:06d}")
     saved = slots.load(lambda message: ctx.log(message, "warning"))

@@ -54,6 +54,7 @@ def write_report(ctx: Context, dataset: Dataset, outcome: Outcome) -> None:
         **_accuracies(outcome),
         "w2": sum(outcome.w2sq_C) / len(outcome.w2sq_C) if outcome.w2sq_C else None,
         "w2_per_class": outcome.w2sq_C,
+        "quality": outcome.quality,
         "images": str(ctx.run.images) if outcome.images else None,
         "image_count": outcome.images,
         "classes": len(dataset.class_names),
@@ -77,6 +78,7 @@ def write_dataset_card(ctx: Context, dataset: Dataset, outcome: Outcome) -> None
         "seed": ctx.config.seed,
         "teacher_sha256": outcome.teacher_sha256,
         "accuracies": _accuracies(outcome),
+        "quality": outcome.quality,
         "versions": versions(),
         "config": ctx.config.model_dump(mode="json", exclude={"run"}),
     }

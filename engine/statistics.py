@@ -90,11 +90,13 @@ def collect(
     device: torch.device,
     batch_averaged: bool,
     after_batch: Callable[[int], None] = lambda _done: None,
+    allocate: Callable[[int, int], torch.Tensor] = torch.zeros,
 ) -> Statistics:
     """Run the teacher once over all ``batches`` and return exact or batch-averaged statistics.
 
     ``load(batches)`` yields normalised float images of each index list. With ``batch_averaged`` every batch
     must hold one class. ``after_batch`` is called with the number of images done; it may raise to stop.
+    ``allocate(N, D)`` makes the tensor that takes the features: in memory, or memory-mapped.
     """
     layers = bn_layers(network)
     moments = [ClassMoments(classes, _shift(layer).to(device)) for _, layer in layers]
@@ -114,7 +116,7 @@ def collect(
                         variance_F = inputs_NCHW.float().var((0, 2, 3), unbiased=False).double()
                         within_CF.index_add_(0, labels[:1], variance_F[None] * len(index))
                 if features_ND is None:
-                    features_ND = torch.zeros(len(labels_N), features.shape[1])
+                    features_ND = allocate(len(labels_N), features.shape[1])
                 features_ND[index] = features.float().cpu()
                 correct += (logits.argmax(1) == labels).sum()
                 done += len(index)
@@ -153,6 +155,7 @@ def of_dataset(
     batch_size: int,
     loading_batch: int,
     after_batch: Callable[[int], None] = lambda _done: None,
+    allocate: Callable[[int, int], torch.Tensor] = torch.zeros,
 ) -> Statistics:
     """Statistics of a data set's training images by the teacher in eval mode."""
     network.eval()
@@ -166,13 +169,13 @@ def of_dataset(
     def load(lists: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
         return (normalise(images, dataset.mean, dataset.std) for images in source.batches(lists))
 
-    return collect(network, source.labels_N, batches, load, len(dataset.class_names), device, averaged, after_batch)
+    classes = len(dataset.class_names)
+    return collect(network, source.labels_N, batches, load, classes, device, averaged, after_batch, allocate)
 
 
 def to_tensors(statistics: Statistics) -> dict[str, torch.Tensor]:
-    """Flat tensors for a safetensors file."""
+    """Flat tensors for a safetensors file: everything but the features, which have a file of their own."""
     tensors = {
-        "features_ND": statistics.features_ND,
         "labels_N": statistics.labels_N,
         "correct": torch.tensor(statistics.correct),
     }
@@ -182,14 +185,14 @@ def to_tensors(statistics: Statistics) -> dict[str, torch.Tensor]:
     return {key: tensor.contiguous() for key, tensor in tensors.items()}
 
 
-def from_tensors(tensors: dict[str, torch.Tensor]) -> Statistics:
+def from_tensors(tensors: dict[str, torch.Tensor], features_ND: torch.Tensor) -> Statistics:
     """The inverse of ``to_tensors``."""
     names = sorted(key.removesuffix("/mean_CF") for key in tensors if key.endswith("/mean_CF"))
     return Statistics(
         layers=tuple(
             LayerStatistics(key.split("/", 1)[1], tensors[f"{key}/mean_CF"], tensors[f"{key}/var_CF"]) for key in names
         ),
-        features_ND=tensors["features_ND"],
+        features_ND=features_ND,
         labels_N=tensors["labels_N"],
         correct=int(tensors["correct"]),
     )

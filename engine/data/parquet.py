@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import torch
 
+from engine.catalog import LABEL_COLUMNS, parquet_class_names
 from engine.data.listing import Listing, Split
 from engine.errors import DataError
 
-LABEL_COLUMNS = ("label", "class_id", "fine_label", "labels")
 TRAIN, VAL = ("train",), ("val", "validation", "test")
 
 
@@ -32,7 +31,7 @@ def listing(path: str) -> Listing:
     if not train:
         raise DataError(f"data.path = '{path}' holds no training *.parquet file", "name shards train-….parquet")
     train_split = _split(root, train)
-    names = _names(train[0]) or tuple(str(label) for label in range(int(train_split.labels_N.max()) + 1))
+    names = parquet_class_names(train[0]) or tuple(str(label) for label in range(int(train_split.labels_N.max()) + 1))
     val_split = _split(root, val) if val else None
     for split in (train_split, val_split):
         if split is not None and len(split.items) and int(split.labels_N.max()) >= len(names):
@@ -73,13 +72,3 @@ def _split(root: Path, shards: list[Path]) -> Split:
             names.append(f"{shard.relative_to(root)}#{row}")
             marks.append(hashlib.blake2b(content, digest_size=8).hexdigest())
     return Split(items, names, marks, torch.tensor(labels, dtype=torch.int64))
-
-
-def _names(shard: Path) -> tuple[str, ...]:
-    """Class names from Hugging Face metadata; empty where there are none."""
-    metadata = pyarrow.parquet.read_schema(shard).metadata or {}
-    try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return next(tuple(str(n) for n in features[column]["names"]) for column in LABEL_COLUMNS if column in features)
-    except (KeyError, ValueError, TypeError, StopIteration):
-        return ()

@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
+from engine.config import RunConfig
 from engine.errors import ConfigError
 from engine.models.convnet import ConvNet
 from engine.models.instrument import bn_layers
@@ -72,10 +73,41 @@ def initialise(network: nn.Module, seed: int, *keys: str | int) -> None:
                 reset()
 
 
-def require_batchnorm(network: nn.Module) -> None:
-    """Raises ConfigError for a teacher without BatchNorm, which the method matches."""
+def build_teacher(config: RunConfig, classes: int) -> nn.Module:
+    """The teacher's network, not yet trained or loaded. Raises ConfigError where it cannot serve.
+
+    It must take images of ``data.resolution`` and have BatchNorm, which the method matches.
+    """
+    teacher = config.teacher
+    network = build(teacher.arch, classes, config.data.resolution, teacher.stem, teacher.width)
     if not bn_layers(network):
         raise ConfigError(
-            f"teacher {type(network).__name__} has no BatchNorm layer, whose statistics recovery matches",
+            f"teacher {teacher.arch} has no BatchNorm layer, whose statistics recovery matches",
             "take a teacher with BatchNorm: resnet18, convnet3, vgg11_bn, …",
         )
+    _require_resolution(network, teacher.arch, config.data.resolution)
+    return network
+
+
+def build_student(config: RunConfig, classes: int) -> nn.Module:
+    """The student's network, not yet trained. Raises ConfigError where it cannot take the images."""
+    arch = config.train.arch or config.teacher.arch
+    stem = config.teacher.stem if arch == config.teacher.arch else "auto"
+    network = build(arch, classes, config.data.resolution, stem, config.teacher.width)
+    _require_resolution(network, arch, config.data.resolution)
+    return network
+
+
+def _require_resolution(network: nn.Module, arch: str, resolution: int) -> None:
+    """Try one blank image: what a network can take is known to nobody but itself."""
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, resolution, resolution))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ConfigError(
+            f"data.resolution = {resolution} is not possible with {arch}: {str(error).splitlines()[0]}",
+            "choose a larger resolution or another architecture (convnet3 takes 8 px and more)",
+        ) from None
+    finally:
+        network.train(training)

@@ -110,7 +110,7 @@ def test_exact_statistics_do_not_depend_on_order_or_batches(batch: int) -> None:
             np.testing.assert_allclose(layer.mean_CF[label], members.mean((0, 2, 3)), rtol=1e-5, atol=1e-6)
             np.testing.assert_allclose(layer.var_CF[label], members.var((0, 2, 3)), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(found.features_ND, features)
-    again = statistics.from_tensors(statistics.to_tensors(found))
+    again = statistics.from_tensors(statistics.to_tensors(found), found.features_ND)
     assert [layer.name for layer in again.layers] == [name for name, _ in bn_layers(network)]
     assert torch.equal(again.layers[1].var_CF, found.layers[1].var_CF)
 

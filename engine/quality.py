@@ -1,0 +1,84 @@
+"""How well images match what recovery aims at, measured without augmentation: the method's own yardstick.
+
+The same figures for as many random real photographs stand beside those of the synthetic images, so that anybody
+sees what the optimisation gained, and where it merely fitted the teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+
+from engine.data import Dataset, normalise
+from engine.losses import Coefficients, Targets, chunk_loss, collect, join
+from engine.models.instrument import Probe
+from engine.recover import Chunk, real_indices
+
+FORWARD_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Means over chunks of the terms as the total has them, and the teacher's top-1 in percent on the images."""
+
+    teacher_top1: float
+    ce: float
+    feature: float
+    bn: float
+
+    def facts(self) -> dict[str, float]:
+        """Plain values for a report."""
+        return {name: round(value, 6) for name, value in asdict(self).items()}
+
+
+def measure(
+    network: nn.Module,
+    chunks: Iterable[tuple[torch.Tensor, Targets]],
+    coefficients: Coefficients,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: torch.device,
+) -> Quality:
+    """Terms of the uint8 images (B, 3, H, W) of each chunk against its targets, as they are, without a view."""
+    probe = Probe(network)
+    sums: list[list[float]] = []
+    correct = images = 0
+    try:
+        with torch.no_grad():
+            for images_BCHW, targets in chunks:
+                parts = []
+                for start in range(0, len(images_BCHW), FORWARD_BATCH):
+                    rows = slice(start, min(start + FORWARD_BATCH, len(images_BCHW)))
+                    inputs = normalise(images_BCHW[rows].to(device), mean, std)
+                    logits, features, layers = probe(inputs)
+                    correct += int((logits.argmax(1) == targets.labels_B[rows]).sum())
+                    parts.append(collect(logits, features, layers, targets, rows))
+                terms = chunk_loss(join(parts), targets, coefficients)
+                sums.append([float(terms.ce), float(terms.feature), float(terms.bn)])
+                images += len(images_BCHW)
+    finally:
+        probe.close()
+    ce, feature, bn = (sum(column) / len(sums) for column in zip(*sums, strict=True))
+    return Quality(100 * correct / images, ce, feature, bn)
+
+
+def against_real(
+    network: nn.Module,
+    dataset: Dataset,
+    plan: list[Chunk],
+    images_of: Callable[[Chunk], torch.Tensor],
+    targets_of: Callable[[Chunk], Targets],
+    coefficients: Coefficients,
+    seed: int,
+    device: torch.device,
+) -> tuple[Quality, Quality]:
+    """Quality of a set's images and of as many random real photographs, chunk by chunk."""
+    facts = (coefficients, dataset.mean, dataset.std, device)
+    own = measure(network, ((images_of(chunk), targets_of(chunk)) for chunk in plan), *facts)
+    photographs = (
+        (dataset.train.batch(real_indices(chunk, dataset.train.labels_N, seed)), targets_of(chunk)) for chunk in plan
+    )
+    return own, measure(network, photographs, *facts)

@@ -1,0 +1,141 @@
+"""The recover stage as a whole: every chunk of the synthetic set, its files, and how good its images are.
+
+A finished chunk is kept, so a resumed run goes on with the next. With ``recover.objective = "real"`` or
+``"given"`` no chunk is optimised: the images are taken as they are and measured the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from engine.checkpoints import pack, unpack
+from engine.context import Context
+from engine.data import Dataset
+from engine.data.given import load_given
+from engine.errors import RunFailure
+from engine.losses import Targets
+from engine.models.instrument import Probe
+from engine.pictures import contact_sheet, image_path, png_bytes, to_pillow
+from engine.quality import against_real
+from engine.recover import Chunk, make_coefficients, make_targets, real_indices, recover_chunk
+from engine.rundir import write_whole
+from engine.softlabels import SyntheticSet
+from engine.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class Points:
+    """Barycenters of all classes: points (C, K, D), weights (C, K), W2² (C,); float64."""
+
+    points_CKD: torch.Tensor
+    weights_CK: torch.Tensor
+    w2sq_C: torch.Tensor
+
+
+def synthesise(
+    ctx: Context,
+    dataset: Dataset,
+    network: nn.Module,
+    chunks: list[Chunk],
+    found: Statistics,
+    points: Points | None,
+) -> tuple[SyntheticSet, dict[str, dict[str, float]]]:
+    """The synthetic set, and its quality beside that of as many random real photographs.
+
+    Raises Stopped, NonFiniteLoss, OutOfMemory, DataError (given images), RunFailure (images cannot be written).
+    """
+    config = ctx.config
+    classes, size = len(dataset.class_names), dataset.resolution
+    images_NCHW = torch.zeros(classes * config.ipc, 3, size, size, dtype=torch.uint8)
+    given_NCHW = None
+    if config.recover.objective == "given":
+        given_NCHW = load_given(config.recover.path, dataset.class_ids, config.ipc, size)
+
+    def targets_of(chunk: Chunk) -> Targets:
+        return make_targets(
+            chunk,
+            config,
+            network,
+            found,
+            points.points_CKD if points else None,
+            points.weights_CK if points else None,
+            ctx.device,
+        )
+
+    def positions(chunk: Chunk) -> torch.Tensor:
+        return chunk.labels_B * config.ipc + chunk.ordinals_B
+
+    probe = Probe(network)
+    try:
+        for chunk in chunks:
+            if given_NCHW is not None:
+                images = given_NCHW[positions(chunk)]
+            elif config.recover.objective == "real":
+                index = real_indices(chunk, dataset.train.labels_N, config.seed)
+                images = dataset.train.batch(index).cpu()
+            else:
+                images = _recovered(ctx, dataset, probe, chunk, len(chunks), targets_of(chunk))
+            images_NCHW[positions(chunk)] = images
+            _write_images(ctx, dataset, images, chunk.labels_B, chunk.ordinals_B)
+    finally:
+        probe.close()
+    labels_N = torch.arange(classes).repeat_interleave(config.ipc)
+    weights_N = points.weights_CK.flatten().float() if points else torch.full((len(labels_N),), 1 / config.ipc)
+    sheet = contact_sheet(images_NCHW, labels_N, dataset.class_names)
+    write_whole(ctx.run.report / "contact_sheet.png", png_bytes(sheet))
+    own, real = against_real(
+        network,
+        dataset,
+        chunks,
+        lambda chunk: images_NCHW[positions(chunk)],
+        targets_of,
+        make_coefficients(config.recover),
+        config.seed,
+        ctx.device,
+    )
+    ctx.log(
+        f"images: teacher top-1 {own.teacher_top1:.1f} %, feature {own.feature:.4g}, BN {own.bn:.4g}; "
+        f"random real photographs: {real.teacher_top1:.1f} %, {real.feature:.4g}, {real.bn:.4g}"
+    )
+    return SyntheticSet(images_NCHW, labels_N, weights_N), {"images": own.facts(), "random_real": real.facts()}
+
+
+def _recovered(
+    ctx: Context, dataset: Dataset, probe: Probe, chunk: Chunk, chunks: int, targets: Targets
+) -> torch.Tensor:
+    """The chunk's images, from its finished file or by optimisation."""
+    done = ctx.run.checkpoints / f"chunk-{chunk.index:06d}.ckpt"
+    images = _finished(ctx, done)
+    if images is None:
+        images = recover_chunk(ctx, dataset, probe, chunk, chunks, targets)
+        write_whole(done, pack({"images": images}, {"chunk": chunk.index}))
+        for slot in ctx.run.checkpoints.glob(f"recover-{chunk.index:06d}.*"):
+            slot.unlink()
+    return images
+
+
+def _finished(ctx: Context, path: Path) -> torch.Tensor | None:
+    try:
+        return unpack(path.read_bytes()).tensors["images"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError) as error:
+        ctx.log(f"{path.name} is damaged ({error}) and its chunk is recovered again", "warning")
+        return None
+
+
+def _write_images(
+    ctx: Context, dataset: Dataset, images_BCHW: torch.Tensor, labels_B: torch.Tensor, ordinals_B: torch.Tensor
+) -> None:
+    classes = len(dataset.class_names)
+    for image, label, ordinal in zip(images_BCHW, labels_B.tolist(), ordinals_B.tolist(), strict=True):
+        path = image_path(ctx.run.images, dataset.class_ids[label], label, ordinal, classes, ctx.config.ipc)
+        path.parent.mkdir(exist_ok=True)
+        try:
+            write_whole(path, png_bytes(to_pillow(image)))
+        except OSError as error:
+            raise RunFailure(f"cannot write image {path}: {error.strerror}", "free some space, then resume") from None
