@@ -6,6 +6,7 @@ place where they do.
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 import traceback
@@ -15,6 +16,7 @@ from engine import events, hooks, queueing, rundir
 from engine.control import Control
 from engine.errors import EngineError, RunDirError, Stopped
 
+RESERVE_BYTES = 64 << 10
 USAGE = "usage: python -m engine RUN_DIR | check | doctor | prepare NAME SOURCE TARGET"
 
 
@@ -64,7 +66,10 @@ def _run(run: rundir.RunDir, locked: bool) -> int:
     """Run the pipeline under the lock; every way out leaves an ``end`` event."""
     started = time.monotonic()
     writer = events.Writer(run.events_file)
+    reserve = run.path / ".reserve"
     try:
+        # Room for the last events on a disk that becomes full; given up right before they are written.
+        rundir.write_whole(reserve, bytes(RESERVE_BYTES))
         rundir.write_process(run, {})
         if not locked:
             writer.write(events.Log(message="no file lock here; liveness is by heartbeat", level="warning"))
@@ -72,6 +77,7 @@ def _run(run: rundir.RunDir, locked: bool) -> int:
     except OSError as error:
         end = events.End(status="failed", error=type(error).__name__, message=str(error)), 1
     event, code = end
+    reserve.unlink(missing_ok=True)
     event.seconds = round(time.monotonic() - started, 3)
     writer.write(event)
     _tell_end(run, event)
@@ -110,6 +116,14 @@ def _outcome(run: rundir.RunDir, writer: events.Writer) -> tuple[events.End, int
         print(error, file=sys.stderr)
         end = events.End(status="failed", error=type(error).__name__, message=error.message, remedy=error.remedy)
         return end, error.exit_code
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            traceback.print_exc()
+            return events.End(status="failed", error=type(error).__name__, message=str(error)), 1
+        message = f"the disk of {run.path} became full: {error.strerror}"
+        remedy = f"free some space, then `wmdd-tui resume {run.id}`: what was done is kept"
+        print(f"{message}\n  {remedy}", file=sys.stderr)
+        return events.End(status="failed", error="DiskFull", message=message, remedy=remedy), 1
     except Exception as error:
         # A fault of ours or of the machine: the traceback goes to console.log, one line to the event.
         traceback.print_exc()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.config import STAGES, RunConfig
+from engine.config import RunConfig
 
 STEP_OPTIONS = (
     "iterations", "lr", "beta1", "beta2", "tv", "l2", "init", "augment", "crop_min", "flip", "roll", "curriculum",
@@ -52,5 +52,3 @@ def _idle(config: RunConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         yield "train.labels = 'hard' has no distillation loss", "train", ("temperature",)
     if relabel.mix == "none":
         yield "relabel.mix = 'none'", "relabel", ("alpha", "mix_group")
-    for stage in STAGES[STAGES.index(config.run.until) + 1 :]:
-        yield f"the run ends with {config.run.until} (run.until)", stage, ()

@@ -26,13 +26,14 @@ from engine.effects import without_effect
 from engine.errors import Stopped
 from engine.evaluate import evaluate
 from engine.models.checkpoint import load_teacher, save_safetensors
-from engine.models.instrument import bn_layers
+from engine.models.instrument import bn_layers, classifier_layer
 from engine.randomness import derive_seed
 from engine.recover import Chunk, plan_chunks
 from engine.relabel import relabel
 from engine.report import write_dataset_card, write_report
 from engine.reuse import FeatureFile, recall, remember
 from engine.softlabels import SyntheticSet, read_soft_labels
+from engine.space import needed_bytes, require_space
 from engine.squeeze import squeeze
 from engine.synthesis import Points, synthesise
 from engine.train import StudentResult, train_student
@@ -64,6 +65,8 @@ def execute(ctx: Context) -> Outcome:
     student = models.build_student(ctx.config, classes)
     if ctx.config.recover.objective == "given":
         class_files(ctx.config.recover.path, dataset.class_ids, ctx.config.ipc)
+    features = classifier_layer(network).in_features
+    require_space(ctx.run, needed_bytes(ctx.config, classes, len(dataset.train), features, network))
     chunks = plan_chunks(classes, ctx.config.ipc, ctx.config.recover.batch_size, ctx.config.recover.chunk)
     ctx.emit(
         events.Hello(

@@ -60,8 +60,13 @@ class FeatureFile:
         self._map: np.memmap[Any, Any] | None = None
 
     def allocate(self, count: int, size: int) -> torch.Tensor:
-        """A zeroed tensor (count, size) on disk, under a temporary name until ``commit``."""
+        """A zeroed tensor (count, size) on disk, under a temporary name until ``commit``. Raises OSError.
+
+        Its blocks are reserved at once: a full disk is an error here, where it would be a SIGBUS later.
+        """
         self._map = np.lib.format.open_memmap(self._partial, mode="w+", dtype=np.float32, shape=(count, size))
+        with self._partial.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, self._partial.stat().st_size)
         return torch.from_numpy(self._map)
 
     def commit(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from engine import effects, events, models, presets, rundir
+from engine import effects, events, models, presets, rundir, space
 from engine.artifacts import Cache
 from engine.config import RunConfig, override
 from engine.context import Context
 from engine.data import normalise
 from engine.data.given import load_given
-from engine.errors import ConfigError, DataError
+from engine.errors import ConfigError, DataError, RunDirError
 from engine.losses import Coefficients, Targets
 from engine.models.instrument import Probe
 from engine.quality import measure
@@ -134,7 +135,7 @@ def test_real_images_of_their_own_statistics_have_no_distance() -> None:
         (["recover.objective=real", "recover.lr=3.0"], "optimises nothing"),
         (["statistics.loading_batch=7"], "statistics.loading_batch = 7"),
         (["train.labels=hard", "train.temperature=4"], "train.temperature = 4.0"),
-        (['run.until="statistics"', "ipc=3"], "the run ends with statistics"),
+        (["relabel.mix=none", "relabel.alpha=0.5"], "relabel.alpha = 0.5"),
     ],
 )
 def test_options_without_effect_are_named(changes: list[str], said: str) -> None:
@@ -153,3 +154,24 @@ def test_presets_hold_no_idle_option(name: str, monkeypatch: pytest.MonkeyPatch)
 def test_a_resolution_the_network_cannot_take_is_said_before_work(arch: str, resolution: int) -> None:
     with pytest.raises(ConfigError, match=str(resolution)):
         models.build_teacher(override(RunConfig(), [f"teacher.arch={arch}", f"data.resolution={resolution}"]), 10)
+
+
+def test_a_disk_too_small_ends_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = presets.get("digits")
+    network = models.build_teacher(settings, 10)
+    needed = space.needed_bytes(settings, 10, 1438, 128, network)
+    run = rundir.create(settings)
+    usage = shutil.disk_usage(run.path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=needed - 100_000))
+    with pytest.raises(RunDirError, match="free; this run writes up to"):
+        space.require_space(run, needed)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage._replace(free=needed))
+    space.require_space(run, needed)
+
+
+def test_space_needed_covers_what_a_run_writes() -> None:
+    """Soft labels dominate a large set: 300 epochs of 10,000 images in 1,000 classes are 6 GB."""
+    settings = presets.get("imagenet1k-ipc10")
+    network = models.build("resnet18", 1000, 224)
+    needed = space.needed_bytes(settings, 1000, 1_281_167, 512, network)
+    assert 2 * 300 * 10_000 * 1000 + 4 * 1_281_167 * 512 < needed < 15e9

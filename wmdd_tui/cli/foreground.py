@@ -24,6 +24,7 @@ from wmdd_tui.store.runs import read_report
 POLL_SECONDS = 0.25
 PLAIN_SECONDS = 5.0
 SECOND_INTERRUPT_SECONDS = 3.0
+CONSOLE_LINES = 6
 EXIT_CODES = {"finished": 0, "failed": 1, "stopped": 3}
 
 
@@ -152,6 +153,15 @@ def follow(run: RunDir, tail: EventTail, process: subprocess.Popen[bytes] | None
     return conclude(run, display.end, code, console, as_json)
 
 
+def _last_lines(run: RunDir) -> str:
+    """The last lines the engine printed, indented."""
+    try:
+        lines = run.console_file.read_text(encoding="utf-8", errors="replace").splitlines()[-CONSOLE_LINES:]
+    except OSError:
+        lines = []
+    return "\n".join(f"  {line}" for line in lines or ["(nothing)"])
+
+
 def conclude(run: RunDir, end: events.End | None, code: int, console: Console, as_json: bool) -> int:
     """Say how the run ended, where its images are, and how to go on."""
     report = read_report(run)
@@ -159,9 +169,10 @@ def conclude(run: RunDir, end: events.End | None, code: int, console: Console, a
     if end is None:
         code = code if code > 0 else 1
         console.print(
-            f"the engine ended without a word (see {escape(str(run.console_file))}); "
-            f"resume with: wmdd-tui resume {run.id}", soft_wrap=True,
-        )  # fmt: skip
+            f"the engine ended without a last event; the end of {escape(str(run.console_file))}:\n"
+            f"{escape(_last_lines(run))}\nresume with: wmdd-tui resume {run.id}",
+            soft_wrap=True,
+        )
     elif state == "failed":
         console.print(escape(f"failed: {end.message}" + (f"\n  {end.remedy}" if end.remedy else "")), soft_wrap=True)
     elif state == "stopped":

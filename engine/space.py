@@ -1,0 +1,54 @@
+"""Whether a run's outputs fit the disk, asked before any work."""
+
+from __future__ import annotations
+
+import shutil
+
+from torch import nn
+
+from engine.config import STAGES, RunConfig
+from engine.errors import RunDirError
+from engine.rundir import RunDir
+
+#: Checkpoints come in two slots, and a third is written before the older goes.
+CHECKPOINTS = 3
+#: A teacher or student with its optimiser's state: SGD keeps one copy of the weights, AdamW two.
+COPIES = 3
+#: Events, previews, reports.
+SLACK_BYTES = 4 << 20
+
+
+def needed_bytes(config: RunConfig, classes: int, train_images: int, features: int, network: nn.Module) -> int:
+    """Upper estimate of what a run writes: checkpoints, features, images (as if incompressible), soft labels."""
+    wanted = set(STAGES[: STAGES.index(config.run.until) + 1])
+    parameters = 4 * sum(tensor.numel() for tensor in network.state_dict().values())
+    images = classes * config.ipc
+    pixels = 3 * config.data.resolution**2
+    total = SLACK_BYTES + CHECKPOINTS * COPIES * parameters
+    if "statistics" in wanted:
+        total += 4 * train_images * features
+    if "recover" in wanted:
+        chunk = max(config.recover.batch_size, config.ipc)
+        total += CHECKPOINTS * 3 * 4 * pixels * min(images, chunk) + 2 * images * pixels
+    if "relabel" in wanted and config.relabel.storage == "stored":
+        total += 2 * config.train.epochs * images * classes
+    return total
+
+
+def require_space(run: RunDir, needed: int) -> None:
+    """Raises RunDirError where the file system of the run directory has less free, what is there already counted."""
+    free = shutil.disk_usage(run.path).free
+    present = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
+    if free < needed - present:
+        raise RunDirError(
+            f"{run.path} lies on a file system with {_size(free)} free; this run writes up to {_size(needed)}",
+            "free some space, set WMDD_HOME to a larger disk, or set relabel.storage = 'online'",
+        )
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
