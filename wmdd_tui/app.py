@@ -24,7 +24,7 @@ from wmdd_tui.screens.help import Help
 from wmdd_tui.screens.monitor import MonitorScreen
 from wmdd_tui.screens.new_run import NewRunScreen
 from wmdd_tui.screens.runs import RunsScreen
-from wmdd_tui.store.launch import launch
+from wmdd_tui.store.launch import enqueue, launch
 from wmdd_tui.theme import DARK, LIGHT, THEMES
 
 
@@ -73,15 +73,15 @@ class WmddApp(App[int]):
         elif self._first == "monitor" and self.watched is not None:
             self.push_screen(MonitorScreen(self.watched))
 
-    def start(self, config: RunConfig) -> RunDir:
-        """Create a run and start its engine. Raises EngineError."""
-        return self.resume(create(config))
+    def start(self, config: RunConfig, queue: bool = False) -> RunDir:
+        """Create a run and start its engine, at once or behind what runs on its device. Raises EngineError."""
+        return self.resume(create(config), queue)
 
-    def resume(self, run: RunDir) -> RunDir:
+    def resume(self, run: RunDir, queue: bool = False) -> RunDir:
         """Start an engine in an existing run directory. Raises EngineError."""
         if self.settings.readonly:
             raise EngineError("this dashboard is read-only", "start it without --readonly")
-        self._engines.append(launch(run))
+        self._engines.append(enqueue(run) if queue else launch(run))
         self.watched = run
         return run
 
@@ -106,6 +106,8 @@ class WmddApp(App[int]):
         self.exit(0)
 
     async def action_back(self) -> None:
+        if isinstance(self.screen, ActionScreen) and self.screen.step_back():
+            return
         if len(self.screen_stack) > 2:
             self.pop_screen()
 

@@ -37,6 +37,30 @@ LIGHT = Theme(
 )
 THEMES = {"dark": DARK, "light": LIGHT}
 
+#: Colours of curves: colour-blind-safe, distinct in the 256-colour cube, readable on their ground.
+_SERIES_DARK = ("#5fafff", "#ffaf00", "#00af87", "#d787af", "#d75f00", "#afd7ff")
+_SERIES_LIGHT = ("#005fd7", "#af5f00", "#00875f", "#af005f", "#5f0087", "#5f5f5f")
+#: What marks the curves besides their colour.
+SIGNS = "●▲■◆▼○"
+#: Shades of a heatmap, rising with the value; far ends stand out from the ground.
+_SHADES_DARK = (
+    "#585858", "#5f5f87", "#5f5faf", "#5f5fd7", "#5f87d7", "#5fafd7", "#5fd7d7", "#87d7af", "#d7d75f", "#ffff5f",
+)  # fmt: skip
+_SHADES_LIGHT = (
+    "#a8a8a8", "#87afaf", "#5fafaf", "#5f87af", "#5f87d7", "#005fd7", "#005faf", "#00005f", "#5f0000", "#000000",
+)  # fmt: skip
+
+
+def series_colours(dark: bool) -> tuple[str, ...]:
+    """Colours of the curves of a chart."""
+    return _SERIES_DARK if dark else _SERIES_LIGHT
+
+
+def heat_colours(dark: bool) -> tuple[str, ...]:
+    """Ten colours from the smallest to the largest value."""
+    return _SHADES_DARK if dark else _SHADES_LIGHT
+
+
 _SIGNS = {
     "queued": ("…", "q"),
     "starting": ("◌", "~"),

@@ -36,6 +36,10 @@ class ActionScreen(Screen[None]):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         return not (self.cockpit.settings.readonly and actions.changes_run(self.SCOPE, action))
 
+    def step_back(self) -> bool:
+        """Undo one level within the screen; False when escape should leave it."""
+        return False
+
     def say(self, message: str, bad: bool = False) -> None:
         """A short notice; the text is shown literally."""
         self.notify(message, severity="error" if bad else "information", markup=False)

@@ -18,15 +18,21 @@ from engine.rundir import RunDir
 from wmdd_tui.actions import PANELS
 from wmdd_tui.screens.base import ActionScreen, bindings
 from wmdd_tui.screens.control import ask_stop, toggle_pause
+from wmdd_tui.screens.exporting import export_charts
+from wmdd_tui.store.alerts import AlertBook, low_disk
+from wmdd_tui.store.exports import write_text
 from wmdd_tui.store.reader import EventTail
 from wmdd_tui.store.view import RunView
 from wmdd_tui.widgets import headline
+from wmdd_tui.widgets.chart import LossChart
 from wmdd_tui.widgets.panels import ImagePanel, LayerPanel, LogPanel, LossPanel, MemoryPanel, MetricsPanel, Panel
 from wmdd_tui.widgets.stage_strip import StageStrip
 
 POLL_SECONDS = 0.25
 SLOW_SECONDS = 1.0
 STATE_SECONDS = 1.0
+ALERT_ROWS = 6
+FEW_ALERT_ROWS = 4
 KINDS: dict[str, type[Panel]] = {
     "losses": LossPanel,
     "layers": LayerPanel,
@@ -42,6 +48,7 @@ class Advanced(Message):
     """The view holds new events, or the state changed."""
 
     state: str
+    low_disk: str
 
     def can_replace(self, message: Message) -> bool:
         return isinstance(message, Advanced)
@@ -64,7 +71,7 @@ class MonitorScreen(ActionScreen):
         self._current = "losses"
         self._hidden: set[str] = set()
         self._maximised = False
-        self._dismissed = 0
+        self._alerts = AlertBook(run)
         self._asked_to_stop = False
         self._view_lock = Lock()
         self._drawn = Event()
@@ -99,31 +106,33 @@ class MonitorScreen(ActionScreen):
         worker = get_current_worker()
         tail = EventTail(self.run.events_file)
         seconds = SLOW_SECONDS if self.cockpit.settings.slow_link else POLL_SECONDS
-        state, looked = "", 0.0
+        state, looked, disk = "", 0.0, ""
         while not (self._left.is_set() or worker.is_cancelled):
             fresh = False
-            while batch := tail.poll():
+            while not self.frozen and (batch := tail.poll()):
                 with self._view_lock:
                     for event in batch:
                         self.view.apply(event)
                 fresh = True
-            before = state
+            before = state, disk
             if fresh or time.monotonic() - looked > STATE_SECONDS:
                 looked = time.monotonic()
                 state = rundir.state_of(self.run) if self.run.path.is_dir() else "vanished"
+                disk = low_disk(self.run.path) if state in rundir.ALIVE else ""
             if tail.newer:
                 state = tail.newer
-            if fresh or state != before:
+            if fresh or (state, disk) != before:
                 self._drawn.clear()
-                self.post_message(Advanced(state))
+                self.post_message(Advanced(state, disk))
                 self._drawn.wait()
             self._left.wait(seconds)
 
     @on(Advanced)
     def _advanced(self, message: Advanced) -> None:
         self.state = message.state
-        if not self.frozen:
-            self._draw()
+        with self._view_lock:
+            self._alerts.update(message.state, self.view, message.low_disk)
+        self._draw()
         self._drawn.set()
 
     # --- drawing -------------------------------------------------------------------------------------------
@@ -173,10 +182,13 @@ class MonitorScreen(ActionScreen):
                     self._panel(name).draw(view)
 
     def _draw_alerts(self) -> None:
-        alerts = headline.alerts(self.run, self.state, self.view)[self._dismissed :]
+        listed = self._alerts.listed()
         bar = self.query_one("#alerts", Static)
-        bar.set_class(bool(alerts), "-shown")
-        bar.update("\n".join(alerts[-4:]))
+        bar.set_class(bool(listed), "-shown")
+        rows = FEW_ALERT_ROWS if self.has_class("-short") else ALERT_ROWS
+        text = headline.alert_lines(listed, rows, self.cockpit.settings.ascii)
+        if bar.content != text:
+            bar.update(text)
 
     # --- panels --------------------------------------------------------------------------------------------
 
@@ -198,30 +210,65 @@ class MonitorScreen(ActionScreen):
         self._maximised = not self._maximised
         self._arrange()
 
+    @property
+    def _chart(self) -> LossChart:
+        """The chart of the current panel, or that of the losses."""
+        return self._panel(self._current).chart() or self.query_one(LossPanel).query_one(LossChart)
+
     def action_scale(self) -> None:
-        self.query_one(LossPanel).cycle_scale()
+        self._chart.cycle_scale()
 
     def action_smooth(self) -> None:
-        self.query_one(LossPanel).toggle_smooth()
+        self._chart.toggle_smooth()
 
     def action_zoom(self, factor: float) -> None:
-        self.query_one(LossPanel).zoom(factor)
+        self._chart.zoom(factor)
 
     def action_pan(self, share: float) -> None:
-        self.query_one(LossPanel).pan(share)
+        self._chart.pan(share)
 
     def action_reset(self) -> None:
-        self.query_one(LossPanel).reset()
+        self._chart.reset()
 
     def action_cursor(self, step: int) -> None:
-        if self._current == "images":
-            self.query_one(ImagePanel).browse(step)
-        else:
-            self.query_one(LossPanel).move_cursor(step)
+        if not self._panel(self._current).step(step):
+            self._chart.move_cursor(step)
+
+    def action_open(self) -> None:
+        self._panel(self._current).enter()
+
+    def action_term(self) -> None:
+        panel = self._panel(self._current)
+        name = panel.cycle_term() or self.query_one(LossPanel).cycle_term()
+        self._draw()
+        self.say(f"drawn: {name}")
+
+    def action_sort(self) -> None:
+        name = self.query_one(LayerPanel).cycle_order()
+        self._draw()
+        self.say(f"layers by {name}")
+
+    def step_back(self) -> bool:
+        field = self.query_one("#filter", Input)
+        if field.has_class("-open"):
+            field.value = ""
+            field.remove_class("-open")
+            self._panel(self._current).take_focus()
+            return True
+        if self._panel(self._current).leave():
+            return True
+        if self._maximised:
+            self.action_maximise()
+            return True
+        return False
 
     def action_follow(self) -> None:
         following = self.query_one(LogPanel).toggle_follow()
         self.say("following the log" if following else "the log stays where it is")
+
+    def action_wrap(self) -> None:
+        wrapping = self.query_one(LogPanel).toggle_wrap()
+        self.say("long lines are broken" if wrapping else "long lines are cut at the edge")
 
     def action_filter(self) -> None:
         field = self.query_one("#filter", Input)
@@ -230,8 +277,8 @@ class MonitorScreen(ActionScreen):
 
     @on(Input.Changed, "#filter")
     def _filter_changed(self, event: Input.Changed) -> None:
-        self.query_one(LayerPanel).filter(event.value)
-        self.query_one(LogPanel).filter(event.value)
+        for name in KINDS:
+            self._panel(name).filter(event.value)
         self._draw()
 
     @on(Input.Submitted, "#filter")
@@ -240,16 +287,23 @@ class MonitorScreen(ActionScreen):
         self._panel(self._current).take_focus()
 
     def action_copy(self) -> None:
-        text = self._panel(self._current).as_text()
-        self.app.copy_to_clipboard(text)
-        file = rundir.home() / "copied.txt"
+        self.app.copy_to_clipboard(self._panel(self._current).as_text())
+        self._save("copied, and written to")
+
+    def action_save(self) -> None:
+        self._save("written to")
+
+    def _save(self, done: str) -> None:
+        """Write the panel's text where the dashboard keeps such files; the clipboard is not everywhere."""
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            rundir.write_whole(file, text.encode())
+            file = write_text(self.run, self._current, self._panel(self._current).as_text())
         except OSError as error:
-            self.say(f"copied; cannot write {file}: {error.strerror}", bad=True)
+            self.say(f"cannot write the panel to a file: {error.strerror}", bad=True)
         else:
-            self.say(f"copied, and written to {file}")
+            self.say(f"{done} {file}")
+
+    def action_export(self) -> None:
+        export_charts(self, [(self.run, self.run.id)], "charts")
 
     # --- display and run -----------------------------------------------------------------------------------
 
@@ -258,7 +312,8 @@ class MonitorScreen(ActionScreen):
         self._draw()
 
     def action_dismiss_alerts(self) -> None:
-        self._dismissed = len(headline.alerts(self.run, self.state, self.view))
+        count = self._alerts.dismiss()
+        self.say(f"{count} alerts dismissed" if count else "there are no alerts")
         self._draw()
 
     def action_pause(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Region
@@ -14,20 +15,31 @@ from textual.widget import Widget
 from wmdd_tui.plotting.raster import MARKS, draw, to_cells
 from wmdd_tui.plotting.scale import Axis, Kind, LogRefused, label, settle
 from wmdd_tui.store.series import Columns, Series
+from wmdd_tui.theme import SIGNS, series_colours
 
-#: Colour-blind-safe, and distinct in the 256-colour cube.
-PALETTE = ("#5fafff", "#ffaf00", "#00af87", "#d787af", "#d75f00", "#afd7ff")
 LABEL_WIDTH = 8
+#: A curve carries its sign in every so many columns, so that no curve is known by its colour alone.
+SIGN_EVERY = 16
 SMOOTHING = 0.85
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What a chart shows: named series over 0..total."""
+    """What a chart shows: named series over 0..total.
+
+    ``boundaries`` are positions of vertical lines (chunks), ``step`` the units of one value of the series, ``slots``
+    the sign and colour of each series (by default its place).
+    """
 
     series: tuple[tuple[str, Series], ...]
     total: int
     unit: str = "iterations"
+    boundaries: tuple[float, ...] = ()
+    step: float = 1.0
+    slots: tuple[int, ...] = ()
+
+    def slot(self, index: int) -> int:
+        return self.slots[index] if index < len(self.slots) else index
 
 
 class LossChart(Widget):
@@ -46,6 +58,9 @@ class LossChart(Widget):
         self._axis: Axis | None = None
         self._rows: list[Strip] = []
         self._refused = ""
+
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda _theme: self._draw())
 
     # --- what the screen asks ------------------------------------------------------------------------------
 
@@ -151,15 +166,18 @@ class LossChart(Widget):
             text = self._refused or "no values yet"
             return [Strip([Segment(text[:width].ljust(width))]), *[Strip.blank(width) for _ in range(height - 1)]]
         cells, owner = to_cells([draw(one, axis, plot_height * 4) for one in columns], self._ascii)
-        styles = [Style.parse(colour) for colour in PALETTE]
+        signs = self._signs(owner)
+        colours = series_colours(self.app.current_theme.dark)
+        styles = [Style.parse(colours[self._curves.slot(i) % len(colours)]) for i in range(len(columns))]
         rows = [self._legend(width, columns, styles)]
+        verticals = self._verticals(plot_width)
         for y in range(plot_height):
             segments = [Segment(self._y_label(axis, y, plot_height))]
             for x, character in enumerate(cells[y]):
-                style = styles[owner[y, x] % len(styles)] if owner[y, x] >= 0 else None
-                if x == self._cursor:
-                    character = character if character != " " else ("|" if self._ascii else "│")
-                segments.append(Segment(character, style))
+                style = styles[owner[y, x]] if owner[y, x] >= 0 else None
+                if character == " ":
+                    character = verticals.get(x, " ")
+                segments.append(Segment(signs.get((y, x), character), style))
             rows.append(Strip(segments).simplify())
         rows.append(self._x_labels(width))
         return rows
@@ -170,12 +188,41 @@ class LossChart(Widget):
             value = series.last
             if self._cursor is not None:
                 value = float(columns[index].mean[min(self._cursor * 2, len(columns[index].mean) - 1)])
-            mark = MARKS[index % len(MARKS)] if self._ascii else "━"
             shown = "" if value is None else f" {value:.4g}"
-            segments += [Segment(f"{mark} {' '.join(name.split())}{shown}", styles[index % len(styles)]), Segment("  ")]
-        kind = f"{self._kind}{', smoothed' if self._smooth else ''}"
-        segments.append(Segment(kind))
+            segments += [Segment(f"{self._sign(index)} {' '.join(name.split())}{shown}", styles[index]), Segment("  ")]
         return Strip(segments).adjust_cell_length(width)
+
+    def _sign(self, index: int) -> str:
+        marks = MARKS if self._ascii else SIGNS
+        return marks[self._curves.slot(index) % len(marks)]
+
+    def _signs(self, owner: npt.NDArray[np.int_]) -> dict[tuple[int, int], str]:
+        """Cells that show a series' sign in place of its dots; in ASCII every cell does."""
+        found: dict[tuple[int, int], str] = {}
+        count = len(self._curves.series)
+        if count < 2 and not self._ascii:
+            return found
+        for index in range(count):
+            if self._ascii:
+                found |= {(int(y), int(x)): self._sign(index) for y, x in np.argwhere(owner == index)}
+                continue
+            for x in range(SIGN_EVERY * (index + 1) // (count + 1), owner.shape[1], SIGN_EVERY):
+                rows = np.flatnonzero(owner[:, x] == index)
+                if len(rows):
+                    found[int(rows[len(rows) // 2]), x] = self._sign(index)
+        return found
+
+    def _verticals(self, width: int) -> dict[int, str]:
+        """Columns with a line: the boundaries that have room of their own, and the cursor."""
+        start, stop = self._span()
+        inside = [(place - start) / (stop - start) * width for place in self._curves.boundaries]
+        columns = sorted({int(x) for x in inside if 0 < x < width})
+        if len(columns) > width // 3:
+            columns = []
+        found = dict.fromkeys(columns, ":" if self._ascii else "┊")
+        if self._cursor is not None:
+            found[self._cursor] = "|" if self._ascii else "│"
+        return found
 
     def _y_label(self, axis: Axis, row: int, height: int) -> str:
         if row not in (0, height // 2, height - 1):
@@ -187,10 +234,15 @@ class LossChart(Widget):
         return f"{label(value):>{LABEL_WIDTH - 1}} "
 
     def _x_labels(self, width: int) -> Strip:
-        start, stop = self._span()
+        """First and last position, and between them the scale and where the cursor stands."""
+        start, stop = (place * self._curves.step for place in self._span())
         left, right = f"{start:.0f}", f"{stop:.0f} {self._curves.unit}"
-        gap = max(1, width - LABEL_WIDTH - len(left) - len(right))
-        text = " " * LABEL_WIDTH + left + " " * gap + right
+        notes = [self._kind, *(["smoothed"] if self._smooth else [])]
+        if self._cursor is not None:
+            place = start + (stop - start) * (self._cursor + 0.5) / (width - LABEL_WIDTH)
+            notes.append(f"at {place:.0f}")
+        room = width - LABEL_WIDTH - len(left) - len(right)
+        text = " " * LABEL_WIDTH + left + ", ".join(notes)[: max(0, room - 2)].center(max(1, room)) + right
         return Strip([Segment(text[:width].ljust(width))])
 
     def render_line(self, y: int) -> Strip:

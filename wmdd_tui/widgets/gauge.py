@@ -9,8 +9,12 @@ from rich.style import Style
 from textual.strip import Strip
 from textual.widget import Widget
 
+from wmdd_tui.theme import series_colours
+
 #: Each part has a glyph of its own, so the bar is readable without colour and in ASCII.
-GLYPHS = "#=+-."
+GLYPHS = "#=+-"
+FREE = "."
+PEAK = "|"
 
 
 class Gauge(Widget):
@@ -20,27 +24,31 @@ class Gauge(Widget):
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
-        self._shown: tuple[tuple[tuple[str, float, str], ...], float, float | None] = ((), 1.0, None)
+        self._shown: tuple[tuple[tuple[str, float, int], ...], float, float | None] = ((), 1.0, None)
 
-    def show(self, parts: Sequence[tuple[str, float, str]], total: float, peak: float | None) -> None:
-        """Parts are (label, value, colour); the rest of ``total`` is free."""
+    def show(self, parts: Sequence[tuple[str, float, int]], total: float, peak: float | None) -> None:
+        """Parts are (label, value, slot of the series colours); the rest of ``total`` is free."""
         shown = (tuple(parts), max(total, 1.0), peak)
         if shown != self._shown:
             self._shown = shown
             self.refresh()
+
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda _theme: self.refresh())
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width
         if y or width < 3:
             return Strip.blank(width)
         parts, total, peak = self._shown
-        cells = [("·" if not self.app.no_color else " ", "")] * width
+        colours = series_colours(self.app.current_theme.dark)
+        cells = [(FREE, "")] * width
         position = 0.0
-        for index, (_, value, colour) in enumerate(parts):
+        for index, (_, value, slot) in enumerate(parts):
             start, position = round(position), position + max(0.0, value) / total * width
             for x in range(start, min(width, round(position))):
-                cells[x] = (GLYPHS[index % len(GLYPHS)], colour)
+                cells[x] = (GLYPHS[index % len(GLYPHS)], colours[slot])
         if peak is not None:
             x = min(width - 1, int(peak / total * width))
-            cells[x] = ("|", cells[x][1])
+            cells[x] = (PEAK, cells[x][1])
         return Strip([Segment(text, Style.parse(colour) if colour else None) for text, colour in cells]).simplify()

@@ -11,6 +11,7 @@ from rich.text import Text
 from engine import events
 from engine.rundir import ALIVE, RunDir
 from wmdd_tui.actions import PANELS
+from wmdd_tui.store.alerts import Alert
 from wmdd_tui.store.view import RunView
 from wmdd_tui.theme import duration, size, state_text
 from wmdd_tui.widgets.stage_strip import stage_line
@@ -18,9 +19,6 @@ from wmdd_tui.widgets.views import TERM_NAMES, StageFacts, elapsed, stage_facts
 
 if TYPE_CHECKING:
     from wmdd_tui.app import Settings
-
-CONSOLE_LINES = 3
-ENDED = {"finished", "failed", "stopped", "crashed"}
 
 
 def headline(run: RunDir, state: str, view: RunView, settings: Settings, frozen: bool, dark: bool) -> Text:
@@ -50,8 +48,8 @@ def stages(view: RunView, state: str, ascii_only: bool, narrow: bool) -> Text:
 def figures(view: RunView) -> Text:
     """The latest figures, which stand whatever panel is shown."""
     parts = []
-    for stage, who in (("train", "student"), ("squeeze", "teacher")):
-        found = [one.top1 for one in view.metrics if one.stage == stage and one.top1 is not None]
+    for who, stages in (("student", ("train",)), ("teacher", ("squeeze", "teacher"))):
+        found = [one.top1 for one in view.metrics if one.stage in stages and one.top1 is not None]
         if found:
             parts.append(f"{who} {found[-1]:.2f} %")
     losses = {term: series.last for term, series in view.losses.items() if series.last is not None}
@@ -73,34 +71,14 @@ def tabs(names: Sequence[str], current: str, visible: Callable[[str], bool]) -> 
     return text
 
 
-def alerts(run: RunDir, state: str, view: RunView) -> list[str]:
-    """What asks for attention, oldest first."""
-    found = [" ".join(alert.split()) for alert in view.alerts]
-    end = view.end
-    if end is not None and end.status == "failed":
-        found.append(f"failed: {end.error}: {' '.join(end.message.split())}")
-        found += [" ".join(end.remedy.split())] if end.remedy else []
-    elif end is not None and end.status == "stopped":
-        found.append("stopped; resume it with r in the list of runs")
-    if state == "crashed":
-        found.append("the engine's process is gone without a word; its last lines:")
-        found += console_tail(run)
-    elif state == "stalled":
-        found.append("stalled: the engine is alive but has been silent for over 30 s")
-    elif state not in ALIVE | ENDED and state != "queued":
-        found.append(f"{state}; the last data stay on screen")
-    return found
-
-
-def console_tail(run: RunDir) -> list[str]:
-    """The last lines the engine printed."""
-    try:
-        with run.console_file.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - 4096))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return []
-    return ["".join(c for c in line if c.isprintable()) for line in lines if line.strip()][-CONSOLE_LINES:]
+def alert_lines(listed: Sequence[Alert], rows: int, ascii_only: bool) -> Text:
+    """The newest alerts that fit into some rows, each with its lines; above them how many there are."""
+    sign = "! " if ascii_only else "▲ "
+    lines = [line for alert in listed for line in (f"{sign}{alert.text}", *[f"  {line}" for line in alert.lines])]
+    left_out = len(lines) - rows
+    if left_out > 0:
+        lines = [f"{sign}{len(listed)} alerts; a dismisses them; the last lines:", *lines[left_out + 1 :]]
+    return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
 
 
 def log_line(event: events.Log) -> str:

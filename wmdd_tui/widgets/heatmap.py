@@ -10,9 +10,10 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from wmdd_tui.theme import heat_colours
+
 #: Glyph and colour rise together, so the shade is readable without colour.
 RAMP = " .:-=+*#%@"
-COLOURS = ("#303030", "#5f5f87", "#5f5faf", "#5f5fd7", "#5f87d7", "#5fafd7", "#5fd7d7", "#87d7af", "#d7d75f", "#ffff5f")
 
 
 class Heatmap(Widget):
@@ -31,6 +32,9 @@ class Heatmap(Widget):
         self._matrix, self._names = np.asarray(matrix, dtype=np.float64), names
         self.border_title = title or None
         self._draw()
+
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda _theme: self._draw())
 
     def on_resize(self) -> None:
         self._draw()
@@ -56,17 +60,20 @@ class Heatmap(Widget):
     def _row(self, index: int, width: int) -> Strip:
         room = max(4, min(24, width // 3))
         name = " ".join(self._names[index].split())[-(room - 1) :].ljust(room)
-        values = self._matrix[index][-(width - room) :]
+        values = self._matrix[index]
+        if len(values) > width - room:
+            values = values[np.linspace(0, len(values) - 1, width - room).astype(int)]
         positive = self._matrix[np.isfinite(self._matrix) & (self._matrix > 0)]
         low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
         span = max(1e-9, np.log(high) - np.log(low))
+        colours = heat_colours(self.app.current_theme.dark)
         segments = [Segment(name)]
         for value in values:
             if not np.isfinite(value) or value <= 0:
                 segments.append(Segment("?" if not np.isfinite(value) else " "))
                 continue
             shade = min(len(RAMP) - 1, int((np.log(value) - np.log(low)) / span * len(RAMP)))
-            segments.append(Segment(RAMP[shade], Style.parse(COLOURS[shade])))
+            segments.append(Segment(RAMP[shade], Style.parse(colours[shade])))
         return Strip(segments).simplify().adjust_cell_length(width)
 
     def render_line(self, y: int) -> Strip:

@@ -6,17 +6,26 @@ from dataclasses import dataclass
 
 from engine.events import Memory
 from wmdd_tui.theme import size
+from wmdd_tui.widgets.gauge import FREE, GLYPHS, PEAK
 
 
 @dataclass(frozen=True)
 class Parts:
     """Shares of one memory in bytes, and lines of text beside them."""
 
-    parts: list[tuple[str, float, str]]
+    parts: list[tuple[str, float, int]]
     total: float
     peak: float | None
     text: str
     notes: list[str]
+
+    def legend(self) -> str:
+        """The glyph, name and size of each part of the gauge."""
+        known = [f"{GLYPHS[index]} {name} {size(value)}" for index, (name, value, _) in enumerate(self.parts)]
+        free = max(0.0, self.total - sum(value for _, value, _ in self.parts))
+        known.append(f"{FREE} free {size(free)}")
+        known += [] if self.peak is None else [f"{PEAK} peak {size(self.peak)}"]
+        return "  ".join(known)
 
 
 def device_parts(memory: Memory) -> Parts | None:
@@ -27,15 +36,16 @@ def device_parts(memory: Memory) -> Parts | None:
     total = memory.device_total or max(reserved, memory.peak or 0)
     free = memory.device_free if memory.device_free is not None else max(0, total - reserved)
     parts = [
-        ("allocated", float(allocated), "#5fafff"),
-        ("cached", float(reserved - allocated), "#ffaf00"),
-        ("other", float(max(0, total - free - reserved)), "#d787af"),
+        ("allocated", float(allocated), 0),
+        ("cached", float(reserved - allocated), 1),
+        ("other processes", float(max(0, total - free - reserved)), 3),
     ]
     notes = []
     if memory.inactive_split and reserved:
-        notes.append(f"fragmented: {size(memory.inactive_split)} ({100 * memory.inactive_split / reserved:.0f} %)")
+        share = 100 * memory.inactive_split / reserved
+        notes.append(f"fragmented: {size(memory.inactive_split)} ({share:.0f} % of what is reserved)")
     if memory.retries:
-        notes.append(f"WARNING: {memory.retries} allocator retries: memory is nearly exhausted")
+        notes.append(f"WARNING: {memory.retries} allocator retries: memory is nearly full")
     if memory.ooms:
         notes.append(f"WARNING: out of memory {memory.ooms} times")
     facts = [
@@ -54,6 +64,6 @@ def host_parts(memory: Memory) -> Parts:
     total = memory.host_total or memory.rss
     available = min(memory.host_available, total)
     others = max(0, total - available - memory.rss)
-    parts = [("this run", float(memory.rss), "#5fafff"), ("others", float(others), "#d787af")]
+    parts = [("this run", float(memory.rss), 0), ("others", float(others), 3)]
     text = f"Host: {size(memory.rss)} resident (RSS), {size(available)} available of {size(total)}"
     return Parts(parts, float(total), None, text, [f"CPU {memory.cpu_percent:.0f} % of one core"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,36 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 SHADES = " .:-=+*#%@"
+
+
+GAP = 1
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be read, without the path, which the caption names."""
+    return str(getattr(error, "strerror", None) or type(error).__name__)
+
+
+def sheet_of(paths: Sequence[Path], width: int, height: int) -> Image.Image | None:
+    """Pictures in a grid for a space of ``width`` × ``height`` pixels; None without pictures. Raises OSError."""
+    tiles = []
+    for path in paths:
+        with Image.open(path) as file:
+            tiles.append(file.convert("RGB"))
+    if not tiles:
+        return None
+    side_x, side_y = max(tile.width for tile in tiles), max(tile.height for tile in tiles)
+
+    def scale(columns: int) -> float:
+        rows = math.ceil(len(tiles) / columns)
+        return min(width / (columns * (side_x + GAP)), height / (rows * (side_y + GAP)))
+
+    columns = max(range(1, len(tiles) + 1), key=scale)
+    rows = math.ceil(len(tiles) / columns)
+    sheet = Image.new("RGB", (columns * (side_x + GAP) - GAP, rows * (side_y + GAP) - GAP))
+    for index, tile in enumerate(tiles):
+        sheet.paste(tile, (index % columns * (side_x + GAP), index // columns * (side_y + GAP)))
+    return sheet
 
 
 class Picture(Widget):
@@ -37,7 +69,20 @@ class Picture(Widget):
                 self._source = file.convert("RGB")
             self._words, self._key = caption, key
         except (OSError, ValueError, SyntaxError) as error:
-            self._source, self._words, self._key = None, f"{path.name}: {error}", None
+            self._source, self._words, self._key = None, f"{path.name} cannot be shown: {reason(error)}", None
+        self._draw()
+        self.refresh()
+
+    def show_grid(self, paths: Sequence[Path]) -> None:
+        """Show several files of one size beside and below each other, in as many columns as fill the widget best."""
+        key = (tuple(paths), self.size)
+        if key == self._key:
+            return
+        try:
+            self._source, self._words = sheet_of(paths, self.size.width, 2 * self.size.height), ""
+            self._key = key
+        except (OSError, ValueError, SyntaxError) as error:
+            self._source, self._words, self._key = None, f"cannot be shown: {reason(error)}", None
         self._draw()
         self.refresh()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,11 @@ from wmdd_tui.widgets.chart import Curves
 
 TERM_NAMES = {"total": "total", "ce": "CE", "feature": "feature", "bn": "BN"}
 TREND_SHARE = 0.02
+#: The share of a layer is its value over a sum common to all, so one order serves both columns.
+LAYER_ORDERS = ("network order", "largest value", "steepest trend", "name")
+HISTORY_VALUES = 2048
+#: More chunks than this have no room in any terminal.
+MAX_BOUNDARIES = 2000
 
 
 @dataclass(frozen=True)
@@ -53,33 +59,82 @@ def elapsed(view: RunView, alive: bool, now: float) -> float | None:
     return (now if alive else view.last_time) - view.first_time
 
 
-def loss_curves(view: RunView) -> Curves:
-    """All terms over the iterations of all chunks."""
-    total = max(view.hello.chunks, 1) * view.hello.iterations if view.hello else 1
-    series = tuple((TERM_NAMES.get(term, term), series) for term, series in view.losses.items())
-    return Curves(series, max(1, total, *(one.end for _, one in series)))
+def loss_curves(view: RunView, term: str = "") -> Curves:
+    """One term, or all, over the iterations of all chunks, whose beginnings are the boundaries."""
+    length = view.hello.iterations if view.hello else 0
+    total = max(view.hello.chunks, 1) * length if view.hello else 1
+    chosen = {name: series for name, series in view.losses.items() if term in ("", name)}
+    places = [list(view.losses).index(name) for name in chosen]
+    series = tuple((TERM_NAMES.get(name, name), one) for name, one in chosen.items())
+    total = max(1, total, *(one.end for _, one in series))
+    boundaries = tuple(float(place) for place in range(length, total, length)) if length else ()
+    return Curves(series, total, boundaries=boundaries[:MAX_BOUNDARIES], slots=tuple(places))
 
 
-def overlay(series: Mapping[str, Series]) -> Curves:
-    """One term of several runs."""
-    return Curves(tuple(series.items()), max([1, *(one.end for one in series.values())]))
+def overlay(series: Mapping[str, Series], slots: tuple[int, ...]) -> Curves:
+    """One term of several runs, each with the sign and colour of its slot."""
+    return Curves(tuple(series.items()), max([1, *(one.end for one in series.values())]), slots=slots)
 
 
-def curve_of(view: RunView) -> Curves:
-    """The student's top-1 over the epochs, between evaluations by straight lines; the teacher's as a level line."""
-    points = {one.epoch: one.top1 for one in view.metrics if one.stage == "train" and one.top1 is not None}
-    teacher = [one.top1 for one in view.metrics if one.stage == "squeeze" and one.top1 is not None]
-    epochs = max((one.epochs for one in view.metrics if one.stage == "train"), default=0)
-    if not points:
-        squeeze = {one.epoch: one.top1 for one in view.metrics if one.stage == "squeeze" and one.top1 is not None}
-        last = max((one.epochs for one in view.metrics if one.stage == "squeeze"), default=1)
-        return Curves((("teacher top-1 %", joined(squeeze)),) if squeeze else (), last + 1, "epochs")
-    curves = [("student top-1 %", joined(points))]
-    if teacher:
+def _teacher_top1(view: RunView) -> float | None:
+    """Accuracy of the teacher, which saw all data; None while unknown."""
+    found = [one.top1 for one in view.metrics if one.stage in ("squeeze", "teacher") and one.top1 is not None]
+    return found[-1] if found else None
+
+
+def accuracy_curves(view: RunView) -> Curves:
+    """The student's top-1 and top-5 by epoch, joined by straight lines; the teacher's top-1 as a level line.
+
+    Before the student trains: the teacher's own top-1 by epoch.
+    """
+    train = [one for one in view.metrics if one.stage == "train"]
+    top1 = {one.epoch: one.top1 for one in train if one.top1 is not None}
+    if not top1:
+        squeeze = [one for one in view.metrics if one.stage == "squeeze"]
+        found = {one.epoch: one.top1 for one in squeeze if one.top1 is not None}
+        last = max((one.epochs for one in squeeze), default=1)
+        return Curves((("teacher top-1 %", joined(found)),) if found else (), last + 1, "epochs")
+    epochs = max(one.epochs for one in train)
+    curves = [("student top-1 %", joined(top1))]
+    slots = [0]
+    teacher = _teacher_top1(view)
+    if teacher is not None:
         level = Series()
-        level.extend(0, [teacher[-1]] * (epochs + 1))
+        level.extend(0, [teacher] * (epochs + 1))
         curves.append(("teacher", level))
-    return Curves(tuple(curves), epochs + 1, "epochs")
+        slots.append(1)
+    top5 = {one.epoch: one.top5 for one in train if one.top5 is not None}
+    if top5:
+        curves.append(("top-5 %", joined(top5)))
+        slots.append(2)
+    return Curves(tuple(curves), epochs + 1, "epochs", slots=tuple(slots))
+
+
+def epoch_loss_curves(view: RunView) -> Curves:
+    """The losses of student and teacher by epoch."""
+    curves, slots, last = [], [], 1
+    for slot, (stage, name) in enumerate((("train", "student loss"), ("squeeze", "teacher loss"))):
+        found = [one for one in view.metrics if one.stage == stage]
+        points = {one.epoch: number(one.loss) for one in found if math.isfinite(number(one.loss))}
+        if points:
+            curves.append((name, joined(points)))
+            slots.append(slot)
+            last = max(last, *(one.epochs for one in found))
+    return Curves(tuple(curves), last + 1, "epochs", slots=tuple(slots))
+
+
+def metric_rows(view: RunView) -> list[tuple[str, ...]]:
+    """Stage, epoch, loss, top-1 and top-5 of every evaluation."""
+    return [
+        (
+            one.stage,
+            f"{one.epoch}/{one.epochs}" if one.epochs else "",
+            "" if one.stage == "teacher" else f"{number(one.loss):.4g}",
+            "" if one.top1 is None else f"{one.top1:.2f}",
+            "" if one.top5 is None else f"{one.top5:.2f}",
+        )
+        for one in view.metrics
+    ]
 
 
 def joined(points: Mapping[int, float]) -> Series:
@@ -92,14 +147,16 @@ def joined(points: Mapping[int, float]) -> Series:
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer: its name, and what the table shows of it."""
+    """One layer: its place, value and growth, and what the table shows of it."""
 
-    name: str
+    index: int
+    value: float
+    growth: float
     cells: tuple[str, str, str, str]
 
 
-def layer_rows(view: RunView, ascii_only: bool) -> list[LayerRow]:
-    """Latest value, share of the sum and trend of every layer."""
+def layer_rows(view: RunView, ascii_only: bool, order: str = "network order") -> list[LayerRow]:
+    """Latest value, share of the sum, and trend over the last ten moments of every layer."""
     if not view.layers:
         return []
     names = view.hello.layers if view.hello else []
@@ -111,10 +168,33 @@ def layer_rows(view: RunView, ascii_only: bool) -> list[LayerRow]:
     for index, value in enumerate(values):
         name = names[index] if index < len(names) else f"layer {index}"
         before = earlier[index] if index < len(earlier) else value
-        trend = level if abs(value - before) <= TREND_SHARE * abs(before) else up if value > before else down
+        growth = (value - before) / abs(before) if before else 0.0
+        trend = level if abs(growth) <= TREND_SHARE else up if growth > 0 else down
         share = f"{100 * value / total:.1f} %" if total and math.isfinite(value) else ""
-        rows.append(LayerRow(f"{index} {name}", (" ".join(name.split()), f"{value:.4g}", share, trend)))
-    return rows
+        change = f"{trend} {100 * growth:+.0f} %" if math.isfinite(growth) else ""
+        rows.append(LayerRow(index, value, growth, (" ".join(name.split()), f"{value:.4g}", share, change)))
+    keys: dict[str, Callable[[LayerRow], Any]] = {
+        "largest value": lambda row: (not math.isfinite(row.value), -row.value if math.isfinite(row.value) else 0.0),
+        "steepest trend": lambda row: -abs(row.growth) if math.isfinite(row.growth) else 0.0,
+        "name": lambda row: row.cells[0],
+    }
+    return sorted(rows, key=keys[order]) if order in keys else rows
+
+
+def layer_curve(view: RunView, index: int) -> Curves:
+    """The BN term of one layer over the iterations of all chunks, joined between the moments that were kept."""
+    names = view.hello.layers if view.hello else []
+    length = view.hello.iterations if view.hello else 0
+    points: dict[int, float] = {}
+    total = max(1, (view.hello.chunks if view.hello else 1) * length)
+    step = max(1, math.ceil(total / HISTORY_VALUES))
+    for event in view.layers:
+        if index < len(event.values) and math.isfinite(number(event.values[index])):
+            points[(event.chunk * length + event.iteration) // step] = number(event.values[index])
+    name = names[index] if index < len(names) else f"layer {index}"
+    series = ((" ".join(name.split()), joined(points)),) if points else ()
+    boundaries = tuple(place / step for place in range(length, total, length))[:MAX_BOUNDARIES] if length else ()
+    return Curves(series, math.ceil(total / step), boundaries=boundaries, step=step)
 
 
 def layer_history(view: RunView, contains: str) -> tuple[npt.NDArray[np.float64], list[str]]:

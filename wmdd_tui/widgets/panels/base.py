@@ -1,0 +1,83 @@
+"""What all panels of the monitor share, and a table that leaves the left and right keys to the screen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from rich.text import Text
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.widgets import DataTable
+
+from engine.rundir import RunDir
+from wmdd_tui.store.view import RunView
+from wmdd_tui.widgets.chart import LossChart
+
+if TYPE_CHECKING:
+    from wmdd_tui.app import Settings
+
+
+class RowTable(DataTable[Text], inherit_bindings=False):
+    """Rows are walked and opened; columns are not walked, so the cursor keys of charts stay free."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "select_cursor", "Open", show=False),
+        Binding("up", "cursor_up", "Up", show=False),
+        Binding("down", "cursor_down", "Down", show=False),
+        Binding("pageup", "page_up", "Page up", show=False),
+        Binding("pagedown", "page_down", "Page down", show=False),
+        Binding("home", "scroll_top", "First", show=False),
+        Binding("end", "scroll_bottom", "Last", show=False),
+    ]
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id, cursor_type="row")
+
+
+class Panel(Vertical):
+    """One panel. ``draw`` is called with the whole view, and only while the panel is visible.
+
+    A panel answers the keys that concern it; those that mean nothing to it do nothing and say so by returning "".
+    """
+
+    def __init__(self, run: RunDir, settings: Settings, id: str, classes: str) -> None:
+        super().__init__(id=id, classes=classes)
+        self.run = run
+        self.settings = settings
+
+    def draw(self, view: RunView) -> None:
+        raise NotImplementedError
+
+    def as_text(self) -> str:
+        """What copying and saving give."""
+        raise NotImplementedError
+
+    def take_focus(self) -> None:
+        """Give the focus to what can be moved in; the screen keeps it where there is nothing."""
+        self.screen.set_focus(next((child for child in self.query("*") if child.focusable and child.display), None))
+
+    def chart(self) -> LossChart | None:
+        """The chart that scale, smoothing, zoom and cursor keys concern, if the panel shows one."""
+        return next((chart for chart in self.query(LossChart) if chart.display), None)
+
+    def step(self, _by: int) -> bool:
+        """Walk to a neighbour (the cursor keys); False leaves them to the chart."""
+        return False
+
+    def enter(self) -> None:
+        """Go one level deeper."""
+
+    def leave(self) -> bool:
+        """Go one level back; False at the top."""
+        return False
+
+    def filter(self, _text: str) -> None:
+        """Keep only what contains a text."""
+
+    def cycle_order(self) -> str:
+        """Change the order of the table; returns its name, or "" without a table to order."""
+        return ""
+
+    def cycle_term(self) -> str:
+        """Change what the chart draws; returns its name, or "" without a choice."""
+        return ""
