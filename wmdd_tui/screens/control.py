@@ -21,7 +21,8 @@ def toggle_pause(screen: ActionScreen, run: RunDir) -> None:
             screen.say(f"{run.id} goes on")
         else:
             run.request("pause")
-            screen.say(f"{run.id} pauses after this iteration")
+            when = "lets others pass in its queue" if state == "queued" else "pauses after this iteration"
+            screen.say(f"{run.id} {when}")
     except EngineError as error:
         screen.say(str(error), bad=True)
 
@@ -38,17 +39,22 @@ def ask_stop(screen: ActionScreen, run: RunDir, asked_before: bool, on_asked: Ca
             return
         try:
             if asked_before:
-                done = kill(run)
-                screen.say(f"{run.id}: killed" if done else f"{run.id}: its process was not found", bad=not done)
+                killed = kill(run)
+                screen.say(f"{run.id}: killed" if killed else f"{run.id}: its process was not found", bad=not killed)
             else:
                 run.request("stop")
                 on_asked()
-                screen.say(f"{run.id} stops after this iteration; stop again to kill it")
+                done = "leaves the queue" if state == "queued" else "stops after this iteration"
+                screen.say(f"{run.id} {done}; stop again to kill it")
         except EngineError as error:
             screen.say(str(error), bad=True)
 
     if asked_before:
         question = f"{run.id} was asked to stop. Kill it now? Work since the last checkpoint is lost."
+    elif state == "queued":
+        question = f"Take {run.id} out of the queue? It has not begun its turn; resume puts it back to work."
     else:
         question = f"Stop {run.id}? It finishes its iteration and writes a checkpoint; resume goes on from there."
-    screen.app.push_screen(Confirm(question, "Kill" if asked_before else "Stop"), answered)
+    screen.app.push_screen(
+        Confirm(question, "Kill" if asked_before else "Remove" if state == "queued" else "Stop"), answered
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
 from textual.widgets import Footer, Label, Select, Static
 
-from engine import presets, rundir
+from engine import presets, queueing, rundir
 from engine.catalog import DatasetFacts, find_datasets
 from engine.config import RunConfig, to_toml
 from engine.errors import EngineError
 from wmdd_tui.screens.base import ActionScreen, bindings
 from wmdd_tui.screens.monitor import MonitorScreen
 from wmdd_tui.screens.paste import Paste
+from wmdd_tui.store.devices import Device, list_devices
 from wmdd_tui.store.launch import check
 from wmdd_tui.store.runs import RunSummary, list_summaries
 from wmdd_tui.theme import size
@@ -28,14 +30,20 @@ from wmdd_tui.widgets.config_form import ConfigForm
 from wmdd_tui.widgets.plan import KNOWN_CLASSES, command_for, from_pasted, plan_of
 
 NO_CHOICE = "as in the form below"
+NOW, QUEUE = "now", "queue"
 
 
 @dataclass
 class Found(Message):
-    """Datasets under ``$WMDD_DATA`` and runs whose teacher may be used again."""
+    """Datasets under ``$WMDD_DATA``, runs whose teacher may be used again, and this machine's devices.
+
+    ``busy`` counts by queue what runs and waits there.
+    """
 
     datasets: list[DatasetFacts]
     teachers: list[RunSummary]
+    devices: list[Device]
+    busy: Counter[str]
 
 
 @dataclass
@@ -66,6 +74,9 @@ class NewRunScreen(ActionScreen):
             yield self._picker("preset", [(name, name) for name in presets.PRESETS], self._preset)
             yield self._picker("dataset", [(NO_CHOICE, "")], "")
             yield self._picker("teacher", [(NO_CHOICE, "")], "")
+            yield self._picker("device", [(NO_CHOICE, "")], "")
+            starts = [("at once", NOW), ("behind what runs on that device", QUEUE)]
+            yield self._picker("start", starts, NOW)
         with Horizontal(id="body"):
             yield ConfigForm(self._given, id="form")
             with VerticalScroll(id="preview"):
@@ -90,7 +101,8 @@ class NewRunScreen(ActionScreen):
         named = os.environ.get("WMDD_DATA", "")
         found = find_datasets([Path(named).expanduser()] if named else [])
         runs = [run for run in list_summaries(rundir.runs_root()) if run.state == "finished" and not run.problem]
-        self.post_message(Found(found, runs))
+        busy = Counter(place.device for place in queueing.places())
+        self.post_message(Found(found, runs, list_devices(), busy))
 
     @on(Found)
     def _offer(self, message: Found) -> None:
@@ -111,6 +123,13 @@ class NewRunScreen(ActionScreen):
             top1 = "" if run.teacher_top1 is None else f", {run.teacher_top1:.2f} %"
             teachers.append((Text(f"run {run.name} ({run.id}): {run.teacher} on {run.dataset}{top1}"), run.path))
         self._set_options("#pick-teacher", teachers)
+        rows = [(Text(NO_CHOICE), ""), (Text("auto: the first GPU, else the CPU"), "auto")]
+        for device in message.devices:
+            room = f", {size(device.free)} of {size(device.total)} free" if device.total else ""
+            count = message.busy[device.key]
+            work = f", {count} run{'s' * (count != 1)} there" if count else ""
+            rows.append((Text(f"{device.name}: {device.title}{room}{work}"), device.name))
+        self._set_options("#pick-device", rows)
 
     def _set_options(self, selector: str, rows: list[tuple[Text, str]]) -> None:
         select: Select[str] = self.query_one(selector, Select)
@@ -148,6 +167,19 @@ class NewRunScreen(ActionScreen):
         elif choice:
             form.put({"teacher.source": "run", "teacher.path": choice})
 
+    @on(Select.Changed, "#pick-device")
+    def _device_chosen(self, event: Select.Changed) -> None:
+        if event.value:
+            self.query_one(ConfigForm).put({"run.device": str(event.value)})
+
+    @on(Select.Changed, "#pick-start")
+    def _start_chosen(self) -> None:
+        if self._config is not None:
+            self._show_plan(self._config)
+
+    def _queued(self) -> bool:
+        return bool(self.query_one("#pick-start", Select).value == QUEUE)
+
     # --- preview -------------------------------------------------------------------------------------------
 
     @on(ConfigForm.Explained)
@@ -180,7 +212,7 @@ class NewRunScreen(ActionScreen):
         if classes and plan.disk > plan.free:
             told = "NOT ENOUGH DISK: " + told
         self.query_one("#plan", Static).update(told)
-        self.query_one("#command", Static).update("$ " + command_for(config, self._preset))
+        self.query_one("#command", Static).update("$ " + self._command(config))
         self.query_one("#toml", Static).update(to_toml(config))
 
     # --- actions -------------------------------------------------------------------------------------------
@@ -191,12 +223,15 @@ class NewRunScreen(ActionScreen):
             self.say(f"not yet: {wrong.content}", bad=True)
         return self._config
 
+    def _command(self, config: RunConfig) -> str:
+        return command_for(config, self._preset) + (" --queue" if self._queued() else "")
+
     def action_launch(self) -> None:
         config = self._valid()
         if config is None:
             return
         try:
-            run = self.cockpit.start(config)
+            run = self.cockpit.start(config, queue=self._queued())
         except EngineError as error:
             self.say(str(error), bad=True)
             return
@@ -255,7 +290,7 @@ class NewRunScreen(ActionScreen):
 
     def action_copy(self) -> None:
         if config := self._valid():
-            command = command_for(config, self._preset)
+            command = self._command(config)
             self.app.copy_to_clipboard(command)
             file = rundir.home() / "command.txt"
             try:

@@ -15,8 +15,9 @@ from textual.message import Message
 from textual.widgets import DataTable, Footer, Input, Static
 from textual.worker import get_current_worker
 
-from engine import presets, rundir
+from engine import presets, queueing, rundir
 from engine.errors import EngineError
+from engine.queueing import Place
 from engine.rundir import RunDir
 from wmdd_tui.screens.base import ActionScreen, bindings
 from wmdd_tui.screens.compare import CompareScreen
@@ -44,6 +45,7 @@ class Listed(Message):
     """A fresh list of runs."""
 
     summaries: list[RunSummary]
+    places: dict[str, Place]
 
     def can_replace(self, message: Message) -> bool:
         return isinstance(message, Listed)
@@ -60,6 +62,7 @@ class RunsScreen(ActionScreen):
     def __init__(self) -> None:
         super().__init__()
         self._summaries: dict[str, RunSummary] = {}
+        self._places: dict[str, Place] = {}
         self._cells: dict[str, list[Text]] = {}
         self._marked: set[str] = set()
         self._asked: set[str] = set()
@@ -102,7 +105,8 @@ class RunsScreen(ActionScreen):
         worker = get_current_worker()
         seconds = SLOW_SECONDS if self.cockpit.settings.slow_link else POLL_SECONDS
         while not (self._left.is_set() or worker.is_cancelled):
-            self.post_message(Listed(list_summaries(rundir.runs_root())))
+            places = {place.run_id: place for place in queueing.places()}
+            self.post_message(Listed(list_summaries(rundir.runs_root()), places))
             self._wake.wait(seconds)
             self._wake.clear()
 
@@ -114,6 +118,7 @@ class RunsScreen(ActionScreen):
     @on(Listed)
     def _list(self, message: Listed) -> None:
         self._summaries = {summary.id: summary for summary in message.summaries}
+        self._places = message.places
         self._marked &= self._summaries.keys()
         self._refresh_table()
 
@@ -127,8 +132,11 @@ class RunsScreen(ActionScreen):
         else:
             for summary in shown:
                 self._update_row(table, summary)
-        alive = sum(summary.state in rundir.ALIVE for summary in self._summaries.values())
-        notes = [f"{len(self._summaries)} runs, {alive} alive", f"order: {ORDERS[self._order]}"]
+        states = [summary.state for summary in self._summaries.values()]
+        queued = states.count("queued")
+        alive = sum(state in rundir.ALIVE for state in states) - queued
+        counted = f"{len(states)} runs, {alive} alive" + (f", {queued} queued" if queued else "")
+        notes = [counted, f"order: {ORDERS[self._order]}"]
         notes += [f"{len(self._marked)} marked"] if self._marked else []
         notes += ["read-only"] if self.cockpit.settings.readonly else []
         self.query_one("#title", Static).update("wmdd-tui · " + " · ".join(notes))
@@ -172,6 +180,9 @@ class RunsScreen(ActionScreen):
     def _row(self, row: RunSummary) -> list[Text]:
         alive = row.state in rundir.ALIVE
         stage = f"{row.stage} {100 * row.done // row.total}%" if alive and row.total else row.stage
+        place = self._places.get(row.id)
+        if place is not None and place.position:
+            stage = f"#{place.position} on {place.device}"
         settings = self.cockpit.settings
         mark = "*" if settings.ascii else "●"
         name = " ".join(row.name.split())
@@ -298,6 +309,12 @@ class RunsScreen(ActionScreen):
                 self.say(str(error), bad=True)
 
     def action_resume(self) -> None:
+        self._resume(queue=False)
+
+    def action_resume_queued(self) -> None:
+        self._resume(queue=True)
+
+    def _resume(self, queue: bool) -> None:
         run = self._selected()
         if run is None:
             return
@@ -306,10 +323,26 @@ class RunsScreen(ActionScreen):
             self.say(f"{run.id} is {state}: there is nothing to resume", bad=True)
             return
         try:
-            self.cockpit.resume(run)
-            self.say(f"{run.id} goes on")
+            self.cockpit.resume(run, queue)
+            self.say(f"{run.id} goes on" + (" when its device is free" if queue else ""))
+            self._wake.set()
         except EngineError as error:
             self.say(str(error), bad=True)
+
+    def action_shift(self, by: int) -> None:
+        """Move the highlighted run in its queue."""
+        run = self._selected()
+        if run is None:
+            return
+        try:
+            place = queueing.place_of(run)
+            line = place.position if place is not None else 0
+            place = queueing.move(run, max(1, line + by))
+        except EngineError as error:
+            self.say(str(error), bad=True)
+            return
+        self.say(f"{run.id}: place {place.position} on {place.device}")
+        self._wake.set()
 
     def action_pause(self) -> None:
         if run := self._selected():
