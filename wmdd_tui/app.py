@@ -106,6 +106,8 @@ class WmddApp(App[int]):
         self.exit(0)
 
     async def action_back(self) -> None:
+        if isinstance(self.screen, ActionScreen) and self.screen.step_back():
+            return
         if len(self.screen_stack) > 2:
             self.pop_screen()
 
