@@ -12,29 +12,33 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated, get_args
 
 import msgspec
 
 SCHEMA = 1
 Number = float | str
+#: Bounds that every reader may rely on: a line that breaks them is damaged. Numbers beyond overflow in arithmetic.
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+Time = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
 
 
 class Event(msgspec.Struct, tag_field="kind", kw_only=True, omit_defaults=True):
     """Fields of every event: ``t`` is Unix time in seconds."""
 
-    t: float = 0.0
+    t: Time = 0.0
 
 
 class Hello(Event, tag="hello"):
     """First event of every engine process (a resumed run has several)."""
 
-    schema: int = SCHEMA
+    schema: Count = SCHEMA
     stages: list[str] = []
-    classes: int = 0
+    classes: Count = 0
     class_names: list[str] = []
-    ipc: int = 0
-    chunks: int = 0
-    iterations: int = 0
+    ipc: Count = 0
+    chunks: Count = 0
+    iterations: Count = 0
     layers: list[str] = []
     device: str = ""
     pid: int = 0
@@ -54,8 +58,8 @@ class Progress(Event, tag="progress"):
     """``done`` of ``total`` units of a stage."""
 
     stage: str
-    done: int
-    total: int
+    done: Count
+    total: Count
     unit: str = ""
     note: str = ""
 
@@ -63,8 +67,8 @@ class Progress(Event, tag="progress"):
 class Iters(Event, tag="iters"):
     """Losses of consecutive iterations of one chunk, from iteration ``first`` on. ``lr`` likewise."""
 
-    chunk: int
-    first: int
+    chunk: Count
+    first: Count
     total: list[Number]
     ce: list[Number] = []
     feature: list[Number] = []
@@ -75,26 +79,26 @@ class Iters(Event, tag="iters"):
 class Layers(Event, tag="layers"):
     """BatchNorm term of every layer (order of ``Hello.layers``) at one iteration of one chunk."""
 
-    chunk: int
-    iteration: int
+    chunk: Count
+    iteration: Count
     values: list[Number]
 
 
 class Memory(Event, tag="memory"):
     """Bytes, except percentages, watts and degrees. Device figures are absent without a GPU."""
 
-    rss: int = 0
+    rss: Count = 0
     cpu_percent: float = 0.0
-    host_total: int = 0
-    host_available: int = 0
-    allocated: int | None = None
-    reserved: int | None = None
-    peak: int | None = None
-    inactive_split: int | None = None
-    retries: int | None = None
-    ooms: int | None = None
-    device_total: int | None = None
-    device_free: int | None = None
+    host_total: Count = 0
+    host_available: Count = 0
+    allocated: Count | None = None
+    reserved: Count | None = None
+    peak: Count | None = None
+    inactive_split: Count | None = None
+    retries: Count | None = None
+    ooms: Count | None = None
+    device_total: Count | None = None
+    device_free: Count | None = None
     utilisation: float | None = None
     power: float | None = None
     temperature: float | None = None
@@ -104,8 +108,8 @@ class Metrics(Event, tag="metrics"):
     """Epoch figures of squeeze or train; top-1 and top-5 are percentages."""
 
     stage: str
-    epoch: int
-    epochs: int
+    epoch: Count
+    epochs: Count
     loss: Number = 0.0
     top1: float | None = None
     top5: float | None = None
@@ -116,10 +120,10 @@ class Metrics(Event, tag="metrics"):
 class Image(Event, tag="image"):
     """A preview of the chunk being recovered is ready at ``path`` (relative to the run directory)."""
 
-    chunk: int
-    iteration: int
+    chunk: Count
+    iteration: Count
     path: str
-    classes: list[int] = []
+    classes: list[Count] = []
 
 
 class Log(Event, tag="log"):
@@ -147,6 +151,8 @@ class End(Event, tag="end"):
 
 
 AnyEvent = Hello | Stage | Progress | Iters | Layers | Memory | Metrics | Image | Log | Beat | End
+#: The kinds this version knows.
+KINDS = frozenset(str(one.__struct_config__.tag) for one in get_args(AnyEvent))
 _decoder = msgspec.json.Decoder(AnyEvent)
 _encoder = msgspec.json.Encoder()
 
@@ -163,6 +169,14 @@ def decode(line: bytes) -> AnyEvent | None:
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return event
+
+
+def decode_lines(data: bytes) -> list[AnyEvent] | None:
+    """Many lines at once, which is several times faster; None when one of them is no known event."""
+    try:
+        return _decoder.decode_lines(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
 
 
 def read(path: Path) -> Iterator[AnyEvent]:

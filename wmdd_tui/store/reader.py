@@ -2,52 +2,117 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import msgspec
 
 from engine import events
 
-CHUNK_BYTES = 4 << 20
+#: One poll's worth: decoding it takes some milliseconds, during which no key is answered.
+CHUNK_BYTES = 1 << 20
+PIECES = 8
+
+
+class _Head(msgspec.Struct):
+    """What can be told of a line that is no event of ours."""
+
+    kind: str
+    schema: int | float | str = 0
 
 
 class EventTail:
     """Reads what was appended since the last poll, up to the last newline.
 
-    Survives a file that is missing, truncated or replaced. ``damaged`` counts lines that are no known event;
-    ``newer`` is a message once a process with a newer schema has written.
+    Survives a file that is missing, truncated or replaced. ``damaged`` counts lines that are no event, ``unknown``
+    events of kinds this version does not know; ``newer`` is a message once a process with a newer schema has written,
+    from where on nothing is understood. ``share`` is how much of the file has been read, from 0 to 1.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._offset = 0
         self._inode = 0
+        self._size = 0
         self.damaged = 0
+        self.unknown = 0
         self.newer = ""
 
+    @property
+    def position(self) -> int:
+        """Bytes read so far; it stands still at the end of the file."""
+        return self._offset
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self._offset / self._size) if self._size else 1.0
+
     def poll(self, limit: int = CHUNK_BYTES) -> list[events.AnyEvent]:
-        """New events, reading at most ``limit`` bytes; an empty list when there is nothing new."""
+        """New events from at most ``limit`` bytes; an empty list at the end of the file.
+
+        Pieces without an event are passed over, though not so many that a fast writer of garbage holds the caller.
+        """
+        for _ in range(PIECES):
+            data = self._read(limit)
+            if not data:
+                break
+            if found := self._decode(data):
+                return found
+        return []
+
+    def _read(self, limit: int) -> bytes:
+        """The next whole lines; nothing when there are none."""
         try:
             with self._path.open("rb") as file:
-                facts = self._path.stat()
+                facts = os.fstat(file.fileno())
                 if facts.st_ino != self._inode or facts.st_size < self._offset:
                     self._inode, self._offset = facts.st_ino, 0
+                    self.damaged, self.unknown, self.newer = 0, 0, ""
+                self._size = facts.st_size
                 file.seek(self._offset)
                 data = file.read(limit)
         except OSError:
-            return []
+            return b""
         end = data.rfind(b"\n") + 1
         if not end and len(data) == limit:
             end = limit  # a line longer than the limit is garbage: pass over it
         self._offset += end
-        return self._decode(data[:end])
+        return data[:end]
 
     def _decode(self, data: bytes) -> list[events.AnyEvent]:
-        found = []
-        for line in data.splitlines():
+        whole = None if self.newer else events.decode_lines(data)
+        if whole is not None and not any(type(event) is events.Hello for event in whole):
+            return whole
+        found: list[events.AnyEvent] = []
+        for line in data.split(b"\n"):
             event = events.decode(line)
             if event is None:
-                self.damaged += bool(line.strip())
-            elif isinstance(event, events.Hello) and event.schema > events.SCHEMA:
-                self.newer = f"this run was written by a newer version (schema {event.schema}); please upgrade wmdd-tui"
-            else:
+                self._note(line)
+            elif isinstance(event, events.Hello):
+                self.newer = _refusal(event.schema)
+            if event is not None and not self.newer:
                 found.append(event)
         return found
+
+    def _note(self, line: bytes) -> None:
+        """Count a line that is no event of ours."""
+        if not line.strip():
+            return
+        try:
+            head = msgspec.json.decode(line, type=_Head)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self.damaged += 1
+            return
+        if head.kind == "hello":
+            self.newer = _refusal(head.schema) or self.newer
+        elif head.kind not in events.KINDS:
+            self.unknown += 1
+            return
+        self.damaged += not self.newer
+
+
+def _refusal(schema: float | str) -> str:
+    """Why events of a schema cannot be shown; empty when they can."""
+    if not isinstance(schema, str) and schema <= events.SCHEMA:
+        return ""
+    return f"this run was written by a newer version (schema {str(schema)[:20]}); please upgrade wmdd-tui"

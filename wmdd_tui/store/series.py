@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 CAPACITY = 8192
+#: Greater magnitudes count as infinite: sums and spans of them would overflow.
+LARGEST = 1e100
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Series:
     """Values at 0, 1, 2, …; re-sent ones (after a resume) replace their block's share by widening its range.
 
     At most ``CAPACITY`` blocks are kept: when full, pairs are merged, so a million values take the memory of 8192.
-    Non-finite values are gaps; ``nonfinite`` counts them.
+    Values that are not finite, or beyond ``LARGEST``, are gaps; ``nonfinite`` counts them.
     """
 
     def __init__(self) -> None:
@@ -38,7 +40,7 @@ class Series:
         self.last: float | None = None
         self.nonfinite = 0
 
-    def extend(self, first: int, values: Sequence[float]) -> None:
+    def extend(self, first: int, values: Sequence[float] | Array) -> None:
         """Add values at ``first``, ``first + 1``, …"""
         if not len(values) or first < 0:
             return
@@ -47,19 +49,20 @@ class Series:
         self.end = max(self.end, first + len(found))
         while self.end > CAPACITY * self._width:
             self._halve()
+        finite = np.abs(found) <= LARGEST
+        self.nonfinite += int(len(found) - finite.sum())
+        found = np.where(finite, found, np.nan)
+        # The values are consecutive, so each block's share is one piece of them.
         block = (first + np.arange(len(found))) // self._width
-        finite = np.isfinite(found)
-        self.nonfinite += int((~finite).sum())
-        block, found = block[finite], found[finite]
-        if self._width == 1:
-            self._sum[block] = 0
-            self._count[block] = 0
-            self._lo[block] = np.nan
-            self._hi[block] = np.nan
-        np.fmin.at(self._lo, block, found)
-        np.fmax.at(self._hi, block, found)
-        np.add.at(self._sum, block, found)
-        np.add.at(self._count, block, 1)
+        starts = np.flatnonzero(np.diff(block, prepend=-1))
+        lo, hi = np.fmin.reduceat(found, starts), np.fmax.reduceat(found, starts)
+        total = np.add.reduceat(np.where(finite, found, 0.0), starts)
+        count = np.add.reduceat(finite, starts, dtype=np.float64)
+        at = slice(int(block[0]), int(block[-1]) + 1)
+        if self._width > 1:
+            lo, hi = np.fmin(self._lo[at], lo), np.fmax(self._hi[at], hi)
+            total, count = self._sum[at] + total, self._count[at] + count
+        self._lo[at], self._hi[at], self._sum[at], self._count[at] = lo, hi, total, count
 
     def _halve(self) -> None:
         half = CAPACITY // 2

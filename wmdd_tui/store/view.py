@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from engine import events
-from wmdd_tui.store.series import Series
+from wmdd_tui.store.moments import Moments
+from wmdd_tui.store.series import Array, Series
 
 LOG_LINES = 2000
-LAYER_ROWS = 256
+LOG_CHARACTERS = 4000
+METRIC_ROWS = 4000
+NEWEST_ROWS = 500
+MOST_STAGES = 64
+MOST_EPOCHS = 1_000_000
+MOST_LAYERS = 1 << 14
+#: No run is longer; a position beyond is rubbish, and would squeeze all true values into one column.
+MOST_ITERATIONS = 1 << 40
+CLOCK_JUMP_SECONDS = 5.0
 TERMS = ("total", "ce", "feature", "bn")
 
 
@@ -23,7 +36,10 @@ class StageTimes:
 
 
 class RunView:
-    """State of a run's events; ``apply`` takes them one by one, in order."""
+    """State of a run's events; ``apply`` takes them one by one, ``apply_all`` many at once, in order.
+
+    ``alerts`` only grows, and stays short whatever the file holds. ``strange`` counts events that contradict the run.
+    """
 
     def __init__(self) -> None:
         self.hello: events.Hello | None = None
@@ -33,7 +49,7 @@ class RunView:
         self.progress: dict[str, events.Progress] = {}
         self.speed: dict[str, float] = {}
         self.losses: dict[str, Series] = {}
-        self.layers: deque[events.Layers] = deque(maxlen=LAYER_ROWS)
+        self.layers = Moments()
         self.memory: events.Memory | None = None
         self.metrics: list[events.Metrics] = []
         self.image: events.Image | None = None
@@ -41,38 +57,73 @@ class RunView:
         self.alerts: list[str] = []
         self.end: events.End | None = None
         self.paused = False
+        self.strange = 0
         self._anchor: dict[str, events.Progress] = {}
+        self._told: dict[str, int] = {}
+        self._pending = _Losses()
+        self._takers: dict[type[events.Event], Callable[[Any], None]] = {
+            events.Hello: self._hello, events.Stage: self._stage, events.Progress: self._progress,
+            events.Iters: self._iters, events.Layers: self._layers, events.Memory: self._memory,
+            events.Metrics: self._metrics, events.Image: self._image, events.Log: self._log,
+            events.Beat: self._beat, events.End: self._end,
+        }  # fmt: skip
 
     def apply(self, event: events.AnyEvent) -> None:
         """Take in one event."""
-        self.first_time = self.first_time or event.t
-        self.last_time = max(self.last_time, event.t)
-        match event:
-            case events.Hello():
-                self.hello, self.end = event, None
-            case events.Stage():
-                self._stage(event)
-            case events.Progress():
-                self._progress(event)
-            case events.Iters():
-                self._iters(event)
-            case events.Layers():
-                self.layers.append(event)
-            case events.Memory():
-                self._memory(event)
-            case events.Metrics():
-                self.metrics.append(event)
-            case events.Image():
-                self.image = event
-            case events.Log():
-                self.log.append(event)
-            case events.Beat():
-                self.paused = event.paused
-            case events.End():
-                self.end = event
+        self.apply_all((event,))
+
+    def apply_all(self, found: Iterable[events.AnyEvent]) -> None:
+        """Take in events in their order."""
+        takers = self._takers
+        for event in found:
+            t = event.t
+            self.first_time = self.first_time or t
+            if t < self.last_time:
+                self._note_clock(t)
+            else:
+                self.last_time = t
+            takers[type(event)](event)
+        self._flush()
+
+    def _note_clock(self, t: float) -> None:
+        """A step back; writers on several threads may overtake each other by moments, which is none."""
+        if self.last_time - t > CLOCK_JUMP_SECONDS:
+            self._alert("clock", f"the clock went back by {self.last_time - t:.0f} s while the run wrote")
+
+    def _layers(self, event: events.Layers) -> None:
+        if len(event.values) <= MOST_LAYERS:
+            self.layers.append(event)
+        else:
+            self.strange += 1
+
+    def _image(self, event: events.Image) -> None:
+        self.image = event
+
+    def _log(self, event: events.Log) -> None:
+        event.message = printable(event.message[:LOG_CHARACTERS])
+        self.log.append(event)
+
+    def _beat(self, event: events.Beat) -> None:
+        self.paused = event.paused
+
+    def _end(self, event: events.End) -> None:
+        event.error, event.message = printable(event.error), printable(event.message[:LOG_CHARACTERS])
+        event.remedy = printable(event.remedy[:LOG_CHARACTERS])
+        self.end = event
+
+    def _hello(self, event: events.Hello) -> None:
+        self._flush()
+        event.layers = [printable(name) for name in event.layers[:MOST_LAYERS]]
+        event.class_names = [printable(name) for name in event.class_names]
+        event.stages = [printable(name) for name in event.stages[:MOST_STAGES]]
+        event.device = printable(event.device)
+        self.hello, self.end = event, None
 
     def _stage(self, event: events.Stage) -> None:
-        times = self.stages.setdefault(event.stage, StageTimes())
+        if event.stage not in self.stages and len(self.stages) >= MOST_STAGES:
+            self.strange += 1
+            return
+        times = self.stages.setdefault(printable(event.stage), StageTimes())
         if event.what == "begin":
             times.begun, times.seconds = event.t, None
         else:
@@ -80,8 +131,11 @@ class RunView:
 
     def _progress(self, event: events.Progress) -> None:
         """Keep the last progress, and a speed over at least ten seconds."""
+        if event.stage not in self.progress and len(self.progress) >= MOST_STAGES:
+            self.strange += 1
+            return
         anchor = self._anchor.setdefault(event.stage, event)
-        if event.done < anchor.done:
+        if event.done < anchor.done or event.t < anchor.t:
             self._anchor[event.stage] = event
         elif event.t > anchor.t and event.done > anchor.done:
             self.speed[event.stage] = (event.done - anchor.done) / (event.t - anchor.t)
@@ -89,21 +143,100 @@ class RunView:
                 self._anchor[event.stage] = event
         self.progress[event.stage] = event
 
+    def _metrics(self, event: events.Metrics) -> None:
+        """Keep the epochs; should there be too many, every second one of the older."""
+        if max(event.epoch, event.epochs) > MOST_EPOCHS:
+            self.strange += 1
+            return
+        self.metrics.append(event)
+        if len(self.metrics) > METRIC_ROWS:
+            self.metrics = [*self.metrics[:-NEWEST_ROWS:2], *self.metrics[-NEWEST_ROWS:]]
+
+    # --- losses --------------------------------------------------------------------------------------------
+
     def _iters(self, event: events.Iters) -> None:
-        offset = event.chunk * (self.hello.iterations if self.hello else 0)
-        for term in TERMS:
-            values = [number(value) for value in getattr(event, term)]
-            if values:
-                self.losses.setdefault(term, Series()).extend(offset + event.first, values)
-        bad = sum(not abs(number(value)) < float("inf") for value in event.total)
-        if bad:
-            self.alerts.append(f"{bad} non-finite losses in chunk {event.chunk} from iteration {event.first}")
+        """Collect consecutive losses: adding them to the series together is what makes long runs open quickly."""
+        iterations = self.hello.iterations if self.hello else 0
+        start = event.chunk * iterations + event.first
+        count = len(event.total)
+        most = max(self.hello.chunks, 1) * iterations if self.hello and iterations else MOST_ITERATIONS
+        if start + count > min(most, MOST_ITERATIONS):
+            self.strange += 1
+            return
+        if not self._pending.add(start, event):
+            self._flush()
+            self._pending.add(start, event)
+
+    def _flush(self) -> None:
+        start, found = self._pending.take()
+        for term, values in found.items():
+            array = as_array(values)
+            self.losses.setdefault(term, Series()).extend(start, array)
+            bad = np.flatnonzero(~np.isfinite(array))
+            if term == "total" and len(bad):
+                place, iterations = start + int(bad[0]), self.hello.iterations if self.hello else 0
+                chunk, iteration = divmod(place, iterations) if iterations else (0, place)
+                text = f"non-finite losses, from chunk {chunk}, iteration {iteration} on"
+                self._alert("non-finite", text, len(bad))
 
     def _memory(self, event: events.Memory) -> None:
         before = (self.memory.retries or 0) if self.memory else 0
         if (event.retries or 0) > before:
-            self.alerts.append(f"the GPU allocator retried {event.retries} times: memory is nearly full")
+            self._alert("retries", f"the GPU allocator retried {event.retries} times: memory is nearly full")
         self.memory = event
+
+    def _alert(self, cause: str, text: str, count: int = 0) -> None:
+        """Add an alert, and again only when its cause has come ten times as often."""
+        before = self._told.get(cause, 0)
+        self._told[cause] = before + max(1, count)
+        if len(str(self._told[cause])) > len(str(before)) or not before:
+            self.alerts.append(f"{self._told[cause]} {text}" if count else text)
+
+
+class _Losses:
+    """Losses of consecutive iterations, by term."""
+
+    def __init__(self) -> None:
+        self._start = 0
+        self._end = -1
+        self._terms: dict[str, list[events.Number]] = {}
+
+    def add(self, start: int, event: events.Iters) -> bool:
+        """Append an event's losses; False when they do not follow on those held, or have other terms."""
+        new = (event.total, event.ce, event.feature, event.bn)
+        whole = all(map(len, new))
+        if not self._terms:
+            self._start = start
+            self._terms = {term: list(values) for term, values in zip(TERMS, new, strict=True) if values}
+        elif start == self._end and whole:
+            for held, values in zip(self._terms.values(), new, strict=True):
+                held += values
+        else:
+            return False
+        count = len(event.total)
+        # Only events whose four terms are equally long may be followed by another.
+        self._end = start + count if whole and count == len(event.ce) == len(event.feature) == len(event.bn) else -1
+        return True
+
+    def take(self) -> tuple[int, dict[str, list[events.Number]]]:
+        """What is held, which is then no longer held."""
+        found, self._terms, self._end = self._terms, {}, -1
+        return self._start, found
+
+
+def printable(text: str) -> str:
+    """A text of unknown origin without control characters, which a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() or character == "\n" else "�" for character in text)
+
+
+def as_array(values: list[events.Number]) -> Array:
+    """Losses as an array; anything that is no number is NaN."""
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return np.array([number(value) for value in values], dtype=np.float64)
 
 
 def number(value: float | str) -> float:
