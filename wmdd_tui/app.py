@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,6 +19,8 @@ from engine.config import RunConfig
 from engine.errors import EngineError
 from engine.rundir import RunDir, create, find
 from wmdd_tui import actions
+from wmdd_tui.ascii_filter import AsciiFilter
+from wmdd_tui.keymap import keymap_file, load_keymap
 from wmdd_tui.screens.base import ActionScreen, bindings
 from wmdd_tui.screens.help import Help
 from wmdd_tui.screens.monitor import MonitorScreen
@@ -52,8 +54,10 @@ class WmddApp(App[int]):
         preset: str | None = None,
         settings: Settings | None = None,
         theme: str | None = None,
+        keymap: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
+        self.keymap = dict(keymap or {})
         self.settings = settings or Settings()
         self.watched: RunDir | None = run
         self._first = screen_name
@@ -62,11 +66,13 @@ class WmddApp(App[int]):
         self._engines: list[subprocess.Popen[bytes]] = []
 
     def on_mount(self) -> None:
+        self.set_keymap(self.keymap)
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
         self.theme = THEMES[self._theme_name].name if self._theme_name in THEMES else self._theme_name
         if self.settings.ascii:
             self.add_class("-ascii")
+            self._filters.append(AsciiFilter())
         self.push_screen(RunsScreen())
         if self._first == "new":
             self.push_screen(NewRunScreen(preset=self._preset))
@@ -96,11 +102,11 @@ class WmddApp(App[int]):
             def call(text: str = f"{prefix}.{action.action}") -> None:
                 self.call_later(self.run_action, text)
 
-            yield SystemCommand(f"{action.title} ({actions.key_text(action)})", action.help, call)
+            yield SystemCommand(f"{action.title} ({actions.key_text(action, self.keymap)})", action.help, call)
 
     def action_help(self) -> None:
         scope = self.screen.SCOPE if isinstance(self.screen, ActionScreen) else None
-        self.push_screen(Help(scope, self.settings.readonly))
+        self.push_screen(Help(scope, self.settings.readonly, self.keymap))
 
     def action_leave(self) -> None:
         self.exit(0)
@@ -131,12 +137,13 @@ def run_app(
     ascii: bool = False,
     theme: str | None = None,
 ) -> int:
-    """Show the dashboard until the user leaves; returns the exit code. Raises EngineError for an unknown run."""
+    """Show the dashboard until the user leaves; returns the exit code. Raises EngineError: unknown run, wrong key map."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         print("wmdd-tui: the dashboard needs a terminal; without one use `wmdd-tui watch`", file=sys.stderr)
         return 2
     watched = find(run or "") if screen == "monitor" or run is not None else None
-    app = WmddApp("monitor" if watched else screen, watched, preset, Settings(readonly, slow_link, ascii), theme)
+    settings = Settings(readonly, slow_link, ascii)
+    app = WmddApp("monitor" if watched else screen, watched, preset, settings, theme, load_keymap(keymap_file()))
     code = app.run()
     if app.watched is not None:
         print(f"runs go on; come back with: wmdd-tui attach {app.watched.id}")

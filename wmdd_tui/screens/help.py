@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from rich.table import Table
@@ -21,10 +22,11 @@ class Help(ModalScreen[None]):
     CSS_PATH = "help.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,question_mark,q", "dismiss", "Close")]
 
-    def __init__(self, scope: actions.Scope | None, readonly: bool) -> None:
+    def __init__(self, scope: actions.Scope | None, readonly: bool, keymap: Mapping[str, str]) -> None:
         super().__init__()
         self._scopes: list[actions.Scope] = [*([scope] if scope else []), "app"]
         self._readonly = readonly
+        self._keymap = keymap
 
     def compose(self) -> ComposeResult:
         with VerticalScroll(id="keys") as pane:
@@ -40,5 +42,7 @@ class Help(ModalScreen[None]):
         table.add_column()
         for action in actions.of_scope(scope):
             off = self._readonly and action.changes_run
-            table.add_row(Text(actions.key_text(action)), Text(action.help + (" (off: --readonly)" if off else "")))
+            table.add_row(
+                Text(actions.key_text(action, self._keymap)), Text(action.help + (" (off: --readonly)" if off else ""))
+            )
         return table
