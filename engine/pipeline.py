@@ -111,6 +111,7 @@ def _load(ctx: Context) -> Dataset:
         ctx.config.seed,
         ctx.device,
         lambda done, total: ctx.progress("data", done, total, "images"),
+        lambda message: ctx.log(message, "warning"),
     )
     for message in dataset.warnings:
         ctx.log(message, "warning")

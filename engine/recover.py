@@ -158,7 +158,7 @@ def make_targets(
         means = [layer.mean_CF[present_G] for layer in statistics.layers]
         variances = [layer.var_CF[present_G] for layer in statistics.layers]
     features_BD = None
-    if config.recover.objective == "wmdd" and config.recover.r_feature > 0 and points_CKD is not None:
+    if config.recover.objective != "sre2l" and config.recover.r_feature > 0 and points_CKD is not None:
         features_BD = points_CKD[labels_B, ordinals_B].float().to(device)
     return Targets(
         labels_B.to(device),
@@ -300,6 +300,8 @@ def recover_chunk(
     first, adam = 0, None
     if saved is None:
         images_BCHW = initial_images(chunk, dataset, recover.init, ctx.config.seed).to(ctx.device)
+        if recover.preview_every:
+            _preview(ctx, dataset, chunk, 0, images_BCHW)
     else:
         first = int(saved.state["iteration"]) + 1
         images_BCHW = saved.tensors["images"].to(ctx.device)

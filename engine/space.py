@@ -23,8 +23,8 @@ def needed_bytes(config: RunConfig, classes: int, train_images: int, features: i
     wanted = set(STAGES[: STAGES.index(config.run.until) + 1])
     parameters = 4 * sum(tensor.numel() for tensor in network.state_dict().values())
     images = classes * config.ipc
-    pixels: int = 3 * config.data.resolution * config.data.resolution
-    total = SLACK_BYTES + CHECKPOINTS * COPIES * parameters
+    pixels = 3 * config.data.resolution * config.data.resolution
+    total: int = SLACK_BYTES + CHECKPOINTS * COPIES * parameters
     if "statistics" in wanted:
         total += 4 * train_images * features
     if "recover" in wanted:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from engine import events
 from engine.augment import apply_views, draw_views
-from engine.checkpoints import Slots, capture, restore
+from engine.checkpoints import Slots, capture, read, restore, write
 from engine.config import SqueezeConfig
 from engine.context import Context
 from engine.data import Dataset, normalise
@@ -28,9 +28,10 @@ def learning_rate(config: SqueezeConfig, step: int, steps_per_epoch: int) -> flo
 
 
 def squeeze(ctx: Context, dataset: Dataset, network: nn.Module) -> dict[str, float]:
-    """Train in place, resuming from the last epoch's checkpoint; the last epoch's weights are the teacher.
+    """Train in place, resuming from the last epoch's checkpoint.
 
-    Returns top1, top5 and best_top1 in percent. Raises Stopped, NonFiniteLoss.
+    The teacher is the last epoch's network or, with ``squeeze.keep = "best"``, that of the highest top-1.
+    Returns top1 and top5 of the teacher and best_top1, in percent. Raises Stopped, NonFiniteLoss.
     """
     config, device, source = ctx.config.squeeze, ctx.device, dataset.train
     cuda = device.type == "cuda"
@@ -40,6 +41,7 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module) -> dict[str, flo
         network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
     slots = Slots(ctx.run.checkpoints, "squeeze")
+    best_file = ctx.run.checkpoints / "teacher-best.ckpt"
     first, best_top1, top1, top5 = 0, 0.0, 0.0, 0.0
     saved = slots.load(lambda message: ctx.log(message, "warning"))
     if saved is not None:
@@ -82,7 +84,9 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module) -> dict[str, flo
         if not math.isfinite(mean_loss):
             raise NonFiniteLoss(f"the teacher's loss became {mean_loss} in epoch {epoch + 1}", "lower squeeze.lr")
         top1, top5 = evaluate(network, dataset.val, dataset.mean, dataset.std, ctx.config.train.eval_batch, device)
-        best_top1 = max(best_top1, top1)
+        if top1 > best_top1 or not best_file.is_file():
+            best_top1 = max(best_top1, top1)
+            write(best_file, dict(network.state_dict()), {"epoch": epoch + 1, "top1": top1, "top5": top5})
         ctx.emit(
             events.Metrics(
                 stage="squeeze",
@@ -95,6 +99,10 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module) -> dict[str, flo
             )
         )
         slots.save(capture(network, optimiser), epoch=epoch + 1, best_top1=best_top1, top1=top1, top5=top5)
+    if config.keep == "best":
+        best = read(best_file)
+        network.load_state_dict(best.tensors)
+        top1, top5 = best.state["top1"], best.state["top5"]
     return {"top1": top1, "top5": top5, "best_top1": best_top1}
 
 

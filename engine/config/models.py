@@ -127,6 +127,9 @@ class SqueezeConfig(Section):
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the cross-entropy.")
     crop_min: float = Field(0.08, gt=0, le=1, description="Smallest share of the area a random crop keeps.")
     flip: bool = Field(True, description="Random horizontal flips.")
+    keep: Literal["last", "best"] = Field(
+        "last", description="Which epoch's network is the teacher: the last, or that of the highest top-1."
+    )
 
 
 class StatisticsConfig(Section):

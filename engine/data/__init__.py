@@ -62,8 +62,13 @@ def load_dataset(
     seed: int,
     device: torch.device,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    warn: Callable[[str], None] = lambda _message: None,
 ) -> Dataset:
-    """List, split and (where it fits) decode a data set. Raises DataError before any work for what is unusable."""
+    """List, split and (where it fits) decode a data set. Raises DataError before any work for what is unusable.
+
+    A streamed set's corrupt image is found on its first read: DataError then, or with ``on_corrupt = "skip"``
+    another image of its class stands in and ``warn`` is told.
+    """
     listing = _list(config)
     train, val = _splits(listing, config, seed)
     resident = _fits(config, len(train.items) + len(val.items), device)
@@ -78,7 +83,7 @@ def load_dataset(
             labels = split.labels_N[torch.tensor(sorted(kept), dtype=torch.int64)]
             sources.append(ResidentSource(images, labels, device))
         else:
-            sources.append(_stream(split, config, device))
+            sources.append(_stream(split, config, device, warn))
         done += len(split.items)
     _require_every_class(sources[0].labels_N, listing, "after unreadable images were left out")
     mean, std = STATISTICS.get(config.dataset, IMAGENET)
@@ -181,8 +186,36 @@ def _decode_all(split: Split, config: DataConfig, progress: Callable[[int], None
     return (images if len(kept) == len(images) else images[torch.tensor(sorted(kept))]), kept
 
 
-def _stream(split: Split, config: DataConfig, device: torch.device) -> StreamedSource:
-    return StreamedSource(lambda index: split.decode(index, config.resolution), split.labels_N, device, config.workers)
+def _stream(split: Split, config: DataConfig, device: torch.device, warn: Callable[[str], None]) -> StreamedSource:
+    decode = partial(_decode_or_stand_in, split, config.resolution, {}, warn)
+    if config.on_corrupt == "error":
+        decode = partial(_decode, split, config.resolution)
+    return StreamedSource(decode, split.labels_N, device, config.workers)
+
+
+def _decode(split: Split, size: int, index: int) -> torch.Tensor:
+    return split.decode(index, size)
+
+
+def _decode_or_stand_in(
+    split: Split, size: int, stand_ins: dict[int, int], warn: Callable[[str], None], index: int
+) -> torch.Tensor:
+    """The image, or for an unreadable one the next readable of its class, always the same. Raises DataError."""
+    try:
+        return split.decode(stand_ins.get(index, index), size)
+    except DataError as error:
+        members = (split.labels_N == split.labels_N[index]).nonzero().flatten().tolist()
+        at = members.index(index)
+        for other in members[at + 1 :] + members[:at]:
+            try:
+                found = split.decode(other, size)
+            except DataError:
+                continue
+            if index not in stand_ins:
+                warn(f"left out unreadable image {split.names[index]}; {split.names[other]} stands in for it")
+            stand_ins[index] = other
+            return found
+        raise error
 
 
 def _fingerprint(listing: Listing, train: Split, val: Split, config: DataConfig, skipped: list[str]) -> str:

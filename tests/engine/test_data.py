@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from engine.catalog import dataset_facts
 from engine.config import DataConfig
 from engine.data import Dataset, load_dataset
 from engine.data.decode import decode
@@ -93,6 +94,28 @@ def test_a_corrupt_streamed_image_is_named_on_first_read(tree: Path) -> None:
         list(found.train.batches([torch.arange(12)]))
 
 
+def test_a_corrupt_streamed_image_can_be_stood_in_for(tree: Path) -> None:
+    (tree / "train" / "other" / "2.webp").write_bytes(b"not an image")
+    said: list[str] = []
+    settings = DataConfig.model_validate(
+        {"dataset": "imagefolder", "path": str(tree), "storage": "stream", "on_corrupt": "skip"}
+    )
+    found = load_dataset(settings, 0, CPU, warn=said.append)
+    names = found.train.batch(torch.arange(12))
+    assert torch.equal(names[8], names[9]), "the next image of the class, and the same one every time"
+    assert torch.equal(found.train.batch(torch.tensor([8]))[0], names[9])
+    assert len(said) == 1
+    assert "2.webp" in said[0]
+
+
+def test_a_class_without_any_readable_image_is_an_error_even_so(tree: Path) -> None:
+    for file in (tree / "train" / "other").iterdir():
+        file.write_bytes(b"not an image")
+    found = load(dataset="imagefolder", path=str(tree), storage="stream", on_corrupt="skip")
+    with pytest.raises(DataError, match="cannot be decoded"):
+        found.train.batch(torch.tensor([7]))
+
+
 def test_splits_must_have_the_same_classes(tree: Path) -> None:
     (tree / "val" / "extra").mkdir()
     with pytest.raises(DataError, match="extra"):
@@ -114,6 +137,8 @@ def test_parquet(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pyarrow.table(rows), tmp_path / "train-00000.parquet")
     found = load(dataset="parquet", path=str(tmp_path))
     assert len(found.train) + len(found.val) == 8
+    facts = dataset_facts("parquet", tmp_path)
+    assert (facts.classes, facts.train_images, facts.problem) == (2, 8, "")
     assert found.train.batch(torch.tensor([0]))[0, :, 8, 8].tolist() == [10, 200, 30]
 
 

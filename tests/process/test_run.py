@@ -156,6 +156,32 @@ def test_variants_run(changes: list[str]) -> None:
     assert code == 0, run.console_file.read_text()
 
 
+def test_the_best_epochs_teacher_can_be_kept() -> None:
+    run, code = run_engine(small("squeeze.epochs=4", "squeeze.lr=0.8", 'squeeze.keep="best"', 'run.until="squeeze"'))
+    assert code == 0, run.console_file.read_text()
+    found = [event for event in events.read(run.events_file) if isinstance(event, events.Metrics)]
+    seen = [event for event in found if event.stage == "squeeze"]
+    assert len(seen) == 4
+    report = json.loads(run.report_file.read_bytes())
+    assert report["teacher_top1"] == max(event.top1 for event in seen if event.top1 is not None)
+
+
+def test_another_runs_images_under_other_labels(undisturbed: tuple[rundir.RunDir, dict[str, str]]) -> None:
+    """The contest's rows: given images are taken byte for byte, and their quality is measured as their maker's was."""
+    first = undisturbed[0]
+    changes = ["recover.objective=given", f'recover.path="{first.images}"', "train.labels=hard"]
+    run, code = run_engine(small(*changes))
+    assert code == 0, run.console_file.read_text()
+    ours, theirs = content(run), content(first)
+    assert {k: v for k, v in ours.items() if k.endswith(".png")} == {
+        k: v for k, v in theirs.items() if k.endswith(".png")
+    }
+    reports = [json.loads(one.report_file.read_bytes()) for one in (run, first)]
+    assert reports[0]["quality"] == reports[1]["quality"], "measured alike, whoever made the images"
+    assert set(reports[0]["quality"]["images"]) == {"teacher_top1", "ce", "feature", "bn"}
+    assert reports[0]["quality"]["images"]["bn"] < reports[0]["quality"]["random_real"]["bn"]
+
+
 def _tree(root: Path, size: int = 40) -> Path:
     for split in ("train", "val"):
         for label in ("cat [b]", "dog"):
