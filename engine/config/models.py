@@ -325,6 +325,7 @@ class RunConfig(Section):
     """Everything that determines a run."""
 
     name: str = Field("", max_length=80, description="A name to recognise the run by.", json_schema_extra=BASIC)
+    group: str = Field("", max_length=80, description="The study a run belongs to; runs of a group stand together.")
     preset: str = Field("", description="The preset this configuration came from.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of every random choice.", json_schema_extra=BASIC)
     ipc: int = Field(10, ge=1, description="Synthetic images per class.", json_schema_extra=_unit("images", True))
@@ -338,11 +339,11 @@ class RunConfig(Section):
     train: TrainConfig = TrainConfig()
     run: RunSection = RunSection()
 
-    @field_validator("name")
+    @field_validator("name", "group")
     @classmethod
     def _printable(cls, value: str) -> str:
         if any(ord(character) < 32 for character in value):
-            raise ValueError("a run's name must not hold control characters or line breaks")
+            raise ValueError("names of runs and groups must not hold control characters or line breaks")
         return value
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from engine import STAGE_HELP, __version__, config, presets, rundir
 from engine.errors import RunDirError
-from wmdd_tui.cli import compare, export, foreground, machine, options, plot
+from wmdd_tui.cli import compare, export, foreground, machine, options, plot, sweep
 from wmdd_tui.cli.cache import cache_app
 from wmdd_tui.cli.queue import queue_app
 from wmdd_tui.store.reader import EventTail
@@ -34,7 +34,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(machine.datasets_app, name="datasets")
 app.add_typer(queue_app, name="queue")
 app.add_typer(cache_app, name="cache")
-for _twin in (compare.compare, export.export, plot.plot, plot.animate):
+for _twin in (compare.compare, export.export, plot.plot, plot.animate, sweep.sweep):
     app.command()(_twin)
 app.command()(machine.doctor)
 app.command()(machine.teachers)

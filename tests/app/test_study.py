@@ -1,0 +1,187 @@
+"""Studies: rows, trials, finding their runs, the table; and carrying them out with a stand-in for the engine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from engine import config, presets, rundir
+from engine.errors import ConfigError
+from wmdd_tui.cli import app
+from wmdd_tui.store import study, study_table, studying
+
+runner = CliRunner()
+
+#: Does what a run directory shows of an engine: a lock file, an end, a report. Fails for seed 9, stops when asked.
+ENGINE = """
+import json, sys, time
+from pathlib import Path
+from engine import events, rundir
+run = rundir.RunDir(Path(sys.argv[-1]))
+with rundir.hold_lock(run):
+    rundir.write_process(run, {})
+    writer = events.Writer(run.events_file)
+    seed = run.config().seed
+    status = "failed" if seed == 9 and not (run.path / "again").exists() else "finished"
+    while seed == 7 and not (run.path / "again").exists():
+        if run.take_request("stop"):
+            status = "stopped"
+            break
+        time.sleep(0.01)
+    (run.path / "again").touch()
+    if status == "finished":
+        top1 = 50 + run.config().recover.r_bn + seed
+        rundir.write_whole(run.report_file, json.dumps({"student_top1": top1, "seconds": 2}).encode())
+    writer.write(events.End(status=status))
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("WMDD_HOME", str(tmp_path / "home"))
+    stand_in = tmp_path / "stand_in.py"
+    stand_in.write_text(ENGINE)
+
+    def launch(run: rundir.RunDir) -> Any:
+        import subprocess
+
+        return subprocess.Popen([sys.executable, str(stand_in), str(run.path)])
+
+    monkeypatch.setattr(studying, "launch", launch)
+    return tmp_path
+
+
+def sweep(*arguments: str) -> tuple[int, Any, str]:
+    result = runner.invoke(app, ["sweep", *arguments, "--json"], catch_exceptions=False)
+    lines = result.stdout.splitlines()
+    return result.exit_code, json.loads(lines[-1]) if lines else None, result.output
+
+
+def test_a_grid_is_every_combination() -> None:
+    rows = study.rows_of_grid(["recover.r_bn=1,10", "ipc=1, 2"])
+    assert rows == [
+        (f"recover.r_bn={r_bn}, ipc={ipc}", [f"recover.r_bn={r_bn}", f"ipc={ipc}"])
+        for r_bn in (1, 10)
+        for ipc in (1, 2)
+    ]
+    assert study.rows_of_grid([]) == [("", [])]
+
+
+@pytest.mark.parametrize("grid", ["recover.r_bn", "recover.r_bn=", "recover.r_bn=,"])
+def test_a_grid_without_values_is_refused(grid: str) -> None:
+    with pytest.raises(ConfigError, match="names no values"):
+        study.rows_of_grid([grid])
+
+
+def test_trials_carry_seed_group_and_assignments() -> None:
+    trials = study.trials_of(presets.get("digits"), [("a", ["recover.r_bn=3"])], [0, 5], "g")
+    assert [(one.seed, one.settings.seed, one.settings.group, one.settings.recover.r_bn) for one in trials] == [
+        (0, 0, "g", 3.0),
+        (5, 5, "g", 3.0),
+    ]
+    with pytest.raises(ConfigError, match="1001 runs"):
+        study.trials_of(presets.get("digits"), [("a", [])], range(1001), "g")
+
+
+def test_a_study_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'preset = "digits"\nset = ["ipc=2"]\nseeds = [3]\n[[row]]\nlabel = "a"\nset = ["recover.r_bn=7"]\n'
+        '[[row]]\nlabel = "b"\npreset = "digits-sre2l"\n'
+    )
+    first, second = study.trials_of_file(study.read_study(file), tmp_path, ["recover.lr=0.5"], "")
+    assert (first.row, first.seed, first.settings.ipc, first.settings.recover.r_bn) == ("a", 3, 2, 7.0)
+    assert (second.settings.recover.objective, second.settings.ipc, second.settings.recover.lr) == ("sre2l", 2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seeds = 3", "is not a study"),
+        ("[[row]]\nlabel='a'\n[[row]]\nlabel='a'", "two rows have the label 'a'"),
+        ("colour = 1", "is not a study"),
+        ("set = [", "is not a study"),
+    ],
+)
+def test_a_wrong_study_file_is_one_message(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        study.read_study(file)
+
+
+def test_a_study_names_its_base_once(tmp_path: Path) -> None:
+    for found in (study.StudyFile(), study.StudyFile(preset="digits", config="mine.toml")):
+        with pytest.raises(ConfigError, match="either preset or config"):
+            study.base_of(found, tmp_path)
+
+
+def test_runs_are_found_by_what_they_compute() -> None:
+    trial, other = study.trials_of(presets.get("digits"), [("a", [])], [0, 1], "g")
+    renamed = config.override(trial.settings, ["name=else", "group=other", "run.device=cpu"])
+    run = rundir.create(renamed)
+    found = study.find_runs([trial, other])
+    assert found[0].run == run
+    assert (found[1].run, found[1].state) == (None, "missing")
+
+
+def test_a_sweep_runs_each_trial_once_and_sums_up(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("--preset", "digits", "--grid", "recover.r_bn=1,4", "--repeats", "3", "--out", str(out))
+    code, answer, _ = sweep(*arguments)
+    assert code == 0
+    assert [row["student_top1"] for row in answer["rows"]] == [
+        {"mean": 52.0, "deviation": 1.0, "count": 3},
+        {"mean": 55.0, "deviation": 1.0, "count": 3},
+    ]
+    assert len(rundir.list_runs()) == 6
+    assert "| recover.r_bn=4 | 3 | 55.00 ± 1.00 |" in (out / "results.md").read_text()
+    assert json.loads((out / "results.json").read_text()) == answer["rows"]
+    assert (out / "results.svg").read_bytes().startswith(b"<?xml")
+    code, again, output = sweep(*arguments)
+    assert (code, again, len(rundir.list_runs())) == (0, answer, 6)
+    assert "started" not in output
+
+
+def test_a_failed_run_is_named_and_resumed_on_request(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('preset = "digits"\nseeds = [9, 1]\n[[row]]\nlabel = "a"\nset = ["recover.r_bn=1"]\n')
+    code, answer, output = sweep(str(file))
+    assert code == 1
+    assert answer["rows"][0]["missing"] == [9]
+    assert "not finished: " in output
+    code, answer, output = sweep(str(file))
+    assert (code, answer["rows"][0]["missing"]) == (1, [9])
+    code, answer, output = sweep(str(file), "--retry-failed")
+    assert (code, answer["rows"][0]["missing"]) == (0, [])
+    assert len(rundir.list_runs()) == 2
+
+
+def test_time_that_is_up_stops_resumably_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('preset = "digits"\nseeds = [7]\n')
+    code, _, output = sweep(str(file), "--minutes", "0.1")
+    assert code == 3
+    assert "the same command goes on" in output
+    code, answer, _ = sweep(str(file))
+    assert (code, answer["rows"][0]["seeds"]) == (0, [7])
+    assert len(rundir.list_runs()) == 1
+
+
+def test_file_and_grid_together_are_refused() -> None:
+    with pytest.raises(ConfigError, match="both a study file"):
+        runner.invoke(app, ["sweep", "x.toml", "--grid", "ipc=1"], catch_exceptions=False)
+
+
+def test_the_table_leaves_out_what_no_row_has() -> None:
+    line = study_table.Line("a|b", [0], [], study_table.spread([50.0]), *[None] * 7, 0, 0)
+    text = study_table.markdown("t", [line])
+    assert "| row | n | student top-1 % |" in text
+    assert "| a\\|b | 1 | 50.00 |" in text
+    assert study_table.spread([]) is None
+    assert study_table.spread([1.0, None, 3.0]) == study_table.Spread(2.0, 2**0.5, 2)
