@@ -39,7 +39,7 @@ class Gauge(Widget):
     def render_line(self, y: int) -> Strip:
         width = self.size.width
         if y or width < 3:
-            return Strip.blank(width)
+            return Strip.blank(width, self.rich_style)
         parts, total, peak = self._shown
         colours = series_colours(self.app.current_theme.dark)
         cells = [(FREE, "")] * width
@@ -51,4 +51,5 @@ class Gauge(Widget):
         if peak is not None:
             x = min(width - 1, int(peak / total * width))
             cells[x] = (PEAK, cells[x][1])
-        return Strip([Segment(text, Style.parse(colour) if colour else None) for text, colour in cells]).simplify()
+        row = Strip([Segment(text, Style.parse(colour) if colour else None) for text, colour in cells])
+        return row.simplify().apply_style(self.rich_style)
