@@ -58,7 +58,7 @@ class PtySession:
         emulate: bool = True,
     ) -> None:
         self._screen = pyte.Screen(columns, rows)
-        self._stream = pyte.ByteStream(self._screen) if emulate else None
+        self.stream = pyte.ByteStream(self._screen) if emulate else None
         self._master, slave = pty.openpty()
         self._set_size(columns, rows)
         environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **(env or {})}
@@ -129,8 +129,8 @@ class PtySession:
                 return b""
             raise
         self.sent += len(data)
-        if self._stream is not None:
-            self._stream.feed(data)
+        if self.stream is not None:
+            self.stream.feed(data)
         return data
 
     def drain(self, seconds: float) -> int:

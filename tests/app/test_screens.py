@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
-from textual.widgets import DataTable, Input, Static
+from textual.widgets import DataTable, Input
 
 from engine import events, presets, rundir
 from engine.rundir import RunDir
@@ -61,7 +61,7 @@ def record(name: str = "recorded", end: str = "finished") -> RunDir:
 
 
 def text_of(app: WmddApp, selector: str) -> str:
-    return str(app.screen.query_one(selector, Static).content)
+    return str(app.screen.query_one(selector).content)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("size", SIZES)

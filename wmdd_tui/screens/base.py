@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, cast
 
+from textual import on
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
+from textual.worker import Worker, WorkerState
 
 from wmdd_tui import actions
 
@@ -35,6 +37,13 @@ class ActionScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         return not (self.cockpit.settings.readonly and actions.changes_run(self.SCOPE, action))
+
+    @on(Worker.StateChanged)
+    def _worker_failed(self, event: Worker.StateChanged) -> None:
+        """A thread that ends in a fault nobody foresaw says so; without it a screen would just stand still."""
+        if event.state is WorkerState.ERROR:
+            error = event.worker.error
+            self.say(f"a fault of the dashboard ({event.worker.group}): {type(error).__name__}: {error}", bad=True)
 
     def step_back(self) -> bool:
         """Undo one level within the screen; False when escape should leave it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from threading import Event, Lock
 
@@ -13,24 +14,26 @@ from textual.message import Message
 from textual.widgets import Footer, Input, Static
 from textual.worker import get_current_worker
 
-from engine import rundir
 from engine.rundir import RunDir
 from wmdd_tui.actions import PANELS
 from wmdd_tui.screens.base import ActionScreen, bindings
 from wmdd_tui.screens.control import ask_stop, toggle_pause
 from wmdd_tui.screens.exporting import export_charts
-from wmdd_tui.store.alerts import AlertBook, low_disk
+from wmdd_tui.store.alerts import AlertBook
 from wmdd_tui.store.exports import write_text
-from wmdd_tui.store.reader import EventTail
+from wmdd_tui.store.following import Follower
 from wmdd_tui.store.view import RunView
 from wmdd_tui.widgets import headline
 from wmdd_tui.widgets.chart import LossChart
+from wmdd_tui.widgets.painted import Lines
 from wmdd_tui.widgets.panels import ImagePanel, LayerPanel, LogPanel, LossPanel, MemoryPanel, MetricsPanel, Panel
-from wmdd_tui.widgets.stage_strip import StageStrip
 
 POLL_SECONDS = 0.25
-SLOW_SECONDS = 1.0
-STATE_SECONDS = 1.0
+SLOW_SECONDS = 2.0
+#: On a slow link panels are drawn so many times less often.
+SLOW_PACE = 8
+#: A panel due within this time is drawn now rather than a tick later.
+EARLY_SECONDS = 0.1
 ALERT_ROWS = 6
 FEW_ALERT_ROWS = 4
 KINDS: dict[str, type[Panel]] = {
@@ -73,16 +76,19 @@ class MonitorScreen(ActionScreen):
         self._maximised = False
         self._alerts = AlertBook(run)
         self._asked_to_stop = False
+        self._drawn_at: dict[str, float] = {}
+        self._stale: set[str] = set()
+        self._waiting = False
         self._view_lock = Lock()
         self._drawn = Event()
         self._left = Event()
 
     def compose(self) -> ComposeResult:
-        yield Static("", id="headline", markup=False)
-        yield StageStrip(id="stages")
-        yield Static("", id="figures", markup=False)
+        yield Lines(id="headline")
+        yield Lines(id="stages")
+        yield Lines(id="figures")
         yield Static("", id="alerts", markup=False)
-        yield Static("", id="tabs")
+        yield Lines(id="tabs")
         yield Input(placeholder="filter layers and log", id="filter", compact=True)
         with Container(id="panels"):
             for number, (name, kind) in enumerate(KINDS.items(), start=1):
@@ -104,35 +110,26 @@ class MonitorScreen(ActionScreen):
     def _follow(self) -> None:
         """Read what the engine appends; one message a batch, and never one ahead of the screen."""
         worker = get_current_worker()
-        tail = EventTail(self.run.events_file)
+        follower = Follower(self.run, self.view, self._view_lock)
         seconds = SLOW_SECONDS if self.cockpit.settings.slow_link else POLL_SECONDS
-        state, looked, disk = "", 0.0, ""
         while not (self._left.is_set() or worker.is_cancelled):
-            fresh = False
-            while not self.frozen and (batch := tail.poll()):
-                with self._view_lock:
-                    for event in batch:
-                        self.view.apply(event)
-                fresh = True
-            before = state, disk
-            if fresh or time.monotonic() - looked > STATE_SECONDS:
-                looked = time.monotonic()
-                state = rundir.state_of(self.run) if self.run.path.is_dir() else "vanished"
-                disk = low_disk(self.run.path) if state in rundir.ALIVE else ""
-            if tail.newer:
-                state = tail.newer
-            if fresh or (state, disk) != before:
+            if follower.step(read=not self.frozen):
                 self._drawn.clear()
-                self.post_message(Advanced(state, disk))
+                self.post_message(Advanced(follower.state, follower.disk))
                 self._drawn.wait()
-            self._left.wait(seconds)
+            if follower.caught_up:
+                self._left.wait(seconds)
 
     @on(Advanced)
     def _advanced(self, message: Advanced) -> None:
-        self.state = message.state
+        changed, self.state = message.state != self.state, message.state
         with self._view_lock:
             self._alerts.update(message.state, self.view, message.low_disk)
-        self._draw()
+        self._stale.update(KINDS)
+        if changed:
+            self._draw()
+        else:
+            self._draw_due()
         self._drawn.set()
 
     # --- drawing -------------------------------------------------------------------------------------------
@@ -164,21 +161,42 @@ class MonitorScreen(ActionScreen):
             panel.set_class(name == self._current, "-current")
         self._draw()
 
-    def _draw(self) -> None:
+    def _draw_due(self) -> None:
+        """Draw the panels whose pace allows it, and with any of them the header."""
+        now, pace = time.monotonic(), SLOW_PACE if self.cockpit.settings.slow_link else 1
+        due, later = [], []
+        for name in filter(self._visible, self._stale):
+            wait = self._drawn_at.get(name, 0.0) + self._panel(name).EVERY * pace - now
+            due.append(name) if wait <= EARLY_SECONDS else later.append(wait)
+        if due:
+            self._draw(due)
+        if later and not self._waiting:
+            # Should no event follow, the panels left out are drawn all the same.
+            self._waiting = True
+            self.set_timer(min(later), self._draw_later)
+
+    def _draw_later(self) -> None:
+        self._waiting = False
+        self._draw_due()
+
+    def _draw(self, names: Collection[str] = KINDS) -> None:
         """Bring header and visible panels up to the view."""
         settings = self.cockpit.settings
         with self._view_lock:
             view = self.view
             narrow = self.has_class("-narrow")
-            self.query_one("#headline", Static).update(
-                headline.headline(self.run, self.state, view, settings, self.frozen, self.app.current_theme.dark)
+            dark = self.app.current_theme.dark
+            self.query_one("#headline", Lines).update(
+                headline.headline(self.run, self.state, view, settings, self.frozen, dark)
             )
-            self.query_one("#stages", StageStrip).show(headline.stages(view, self.state, settings.ascii, narrow))
-            self.query_one("#figures", Static).update(headline.figures(view))
+            self.query_one("#stages", Lines).update(headline.stages(view, self.state, settings.ascii, narrow))
+            self.query_one("#figures", Lines).update(headline.figures(view))
             self._draw_alerts()
-            self.query_one("#tabs", Static).update(headline.tabs(list(KINDS), self._current, self._visible))
-            for name in KINDS:
+            self.query_one("#tabs", Lines).update(headline.tabs(list(KINDS), self._current, self._visible))
+            for name in names:
                 if self._visible(name):
+                    self._drawn_at[name] = time.monotonic()
+                    self._stale.discard(name)
                     self._panel(name).draw(view)
 
     def _draw_alerts(self) -> None:

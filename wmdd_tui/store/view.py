@@ -38,7 +38,8 @@ class StageTimes:
 class RunView:
     """State of a run's events; ``apply`` takes them one by one, ``apply_all`` many at once, in order.
 
-    ``alerts`` only grows, and stays short whatever the file holds. ``strange`` counts events that contradict the run.
+    ``alerts`` only grows, and stays short whatever the file holds. ``strange`` counts events that contradict the run;
+    ``share`` is how much of the file has been read.
     """
 
     def __init__(self) -> None:
@@ -58,6 +59,7 @@ class RunView:
         self.end: events.End | None = None
         self.paused = False
         self.strange = 0
+        self.share = 1.0
         self._anchor: dict[str, events.Progress] = {}
         self._told: dict[str, int] = {}
         self._pending = _Losses()
@@ -184,6 +186,17 @@ class RunView:
         if (event.retries or 0) > before:
             self._alert("retries", f"the GPU allocator retried {event.retries} times: memory is nearly full")
         self.memory = event
+
+    def note_reading(self, share: float, damaged: int, unknown: int) -> None:
+        """Take in how much of the file has been read, and how many of its lines could not be used."""
+        self.share = share
+        for cause, count, text in (
+            ("damaged", damaged, "damaged lines are left out"),
+            ("unknown", unknown, "events of kinds this version does not know are left out"),
+            ("strange", self.strange, "events contradict the run and are left out"),
+        ):
+            if count > self._told.get(cause, 0):
+                self._alert(cause, text, count - self._told.get(cause, 0))
 
     def _alert(self, cause: str, text: str, count: int = 0) -> None:
         """Add an alert, and again only when its cause has come ten times as often."""

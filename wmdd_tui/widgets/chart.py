@@ -8,14 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from rich.segment import Segment
 from rich.style import Style
-from textual.geometry import Region
 from textual.strip import Strip
-from textual.widget import Widget
 
 from wmdd_tui.plotting.raster import MARKS, draw, to_cells
 from wmdd_tui.plotting.scale import Axis, Kind, LogRefused, label, settle
 from wmdd_tui.store.series import Columns, Series
 from wmdd_tui.theme import SIGNS, series_colours
+from wmdd_tui.widgets.painted import Painted
 
 LABEL_WIDTH = 8
 #: A curve carries its sign in every so many columns, so that no curve is known by its colour alone.
@@ -42,7 +41,7 @@ class Curves:
         return self.slots[index] if index < len(self.slots) else index
 
 
-class LossChart(Widget):
+class LossChart(Painted):
     """Curves on fixed axes. ``show`` hands it new data; keys are the screen's affair."""
 
     DEFAULT_CSS = "LossChart { height: 1fr; min-height: 4; }"
@@ -56,7 +55,6 @@ class LossChart(Widget):
         self._window: tuple[float, float] | None = None
         self._cursor: int | None = None
         self._axis: Axis | None = None
-        self._rows: list[Strip] = []
         self._refused = ""
 
     def on_mount(self) -> None:
@@ -126,15 +124,7 @@ class LossChart(Widget):
         width, height = self.size
         if width <= LABEL_WIDTH or height < 3:
             return
-        rows = self._render_rows(width, height)
-        if len(rows) != len(self._rows):
-            self._rows = rows
-            self.refresh()
-            return
-        changed = [y for y, (new, old) in enumerate(zip(rows, self._rows, strict=True)) if new != old]
-        self._rows = rows
-        if changed:
-            self.refresh(*[Region(0, y, width, 1) for y in changed])
+        self.paint(self._render_rows(width, height))
 
     def _columns(self, dots: int) -> list[Columns]:
         start, stop = self._span()
@@ -244,9 +234,6 @@ class LossChart(Widget):
         room = width - LABEL_WIDTH - len(left) - len(right)
         text = " " * LABEL_WIDTH + left + ", ".join(notes)[: max(0, room - 2)].center(max(1, room)) + right
         return Strip([Segment(text[:width].ljust(width))])
-
-    def render_line(self, y: int) -> Strip:
-        return self._rows[y] if y < len(self._rows) else Strip.blank(self.size.width)
 
 
 def smoothed(columns: Columns) -> Columns:

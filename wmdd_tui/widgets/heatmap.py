@@ -6,17 +6,16 @@ import numpy as np
 import numpy.typing as npt
 from rich.segment import Segment
 from rich.style import Style
-from textual.geometry import Region
 from textual.strip import Strip
-from textual.widget import Widget
 
 from wmdd_tui.theme import heat_colours
+from wmdd_tui.widgets.painted import Painted
 
 #: Glyph and colour rise together, so the shade is readable without colour.
 RAMP = " .:-=+*#%@"
 
 
-class Heatmap(Widget):
+class Heatmap(Painted):
     """Shades on a logarithmic scale between the smallest and largest positive value."""
 
     DEFAULT_CSS = "Heatmap { height: 1fr; min-height: 3; }"
@@ -25,12 +24,12 @@ class Heatmap(Widget):
         super().__init__(id=id)
         self._matrix: npt.NDArray[np.float64] = np.zeros((0, 0))
         self._names: list[str] = []
-        self._rows: list[Strip] = []
 
     def show(self, matrix: npt.NDArray[np.float64], names: list[str], title: str) -> None:
         """Show a matrix (layers, moments) with the layers' names; ``title`` stands on the border."""
         self._matrix, self._names = np.asarray(matrix, dtype=np.float64), names
-        self.border_title = title or None
+        if (title or None) != self.border_title:  # setting it paints the whole widget anew
+            self.border_title = title or None
         self._draw()
 
     def on_mount(self) -> None:
@@ -42,13 +41,7 @@ class Heatmap(Widget):
     def _draw(self) -> None:
         width, height = self.size
         rows = [self._row(index, width) for index in self._shown(height)] if width > 0 else []
-        changed = [y for y, row in enumerate(rows) if y >= len(self._rows) or row != self._rows[y]]
-        shorter = len(rows) < len(self._rows)
-        self._rows = rows
-        if shorter:
-            self.refresh()
-        elif changed:
-            self.refresh(*[Region(0, y, width, 1) for y in changed])
+        self.paint(rows)
 
     def _shown(self, height: int) -> list[int]:
         """Layers that have a row: all, or an even choice of them."""
@@ -75,6 +68,3 @@ class Heatmap(Widget):
             shade = min(len(RAMP) - 1, int((np.log(value) - np.log(low)) / span * len(RAMP)))
             segments.append(Segment(RAMP[shade], Style.parse(colours[shade])))
         return Strip(segments).simplify().adjust_cell_length(width)
-
-    def render_line(self, y: int) -> Strip:
-        return self._rows[y] if y < len(self._rows) else Strip.blank(self.size.width)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.text import Text
-from textual.widgets import Static
 
 SHORT = {"squeeze": "squeeze", "statistics": "stats", "barycenter": "bary", "recover": "recover", "relabel": "relabel"}
 
@@ -32,16 +31,3 @@ def stage_line(
         else:
             text.append(f"{empty} {name}", style="dim")
     return text
-
-
-class StageStrip(Static):
-    """Shows the line; redraws only when it changed."""
-
-    def __init__(self, id: str) -> None:
-        super().__init__("", id=id)
-        self._shown: Text | None = None
-
-    def show(self, line: Text) -> None:
-        if line != self._shown:
-            self._shown = line
-            self.update(line)

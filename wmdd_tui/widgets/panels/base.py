@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.geometry import Region
 from textual.widgets import DataTable
 
 from engine.rundir import RunDir
@@ -30,15 +31,34 @@ class RowTable(DataTable[Text], inherit_bindings=False):
         Binding("end", "scroll_bottom", "Last", show=False),
     ]
 
+    _quiet = False
+
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id, cursor_type="row")
 
+    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
+        """As every widget's, but for the moment in which a single cell is changed."""
+        if self._quiet:
+            return self
+        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
+
+    def put(self, row: str, column: str, cell: Text) -> None:
+        """Change a cell and send that cell; the table's own way sends the whole table."""
+        self._quiet = True
+        try:
+            self.update_cell(row, column, cell)
+        finally:
+            self._quiet = False
+        self.refresh_coordinate(self.get_cell_coordinate(row, column))
+
 
 class Panel(Vertical):
-    """One panel. ``draw`` is called with the whole view, and only while the panel is visible.
+    """One panel. ``draw`` is given the whole view, while the panel is visible and at most every ``EVERY`` seconds.
 
     A panel answers the keys that concern it; those that mean nothing to it do nothing and say so by returning "".
     """
+
+    EVERY: ClassVar[float] = 1.0
 
     def __init__(self, run: RunDir, settings: Settings, id: str, classes: str) -> None:
         super().__init__(id=id, classes=classes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
@@ -13,13 +15,17 @@ from wmdd_tui.widgets.heatmap import Heatmap
 from wmdd_tui.widgets.panels.base import Panel, RowTable
 from wmdd_tui.widgets.views import LAYER_ORDERS, LayerRow, layer_curve, layer_history, layer_rows
 
+HEAT_SECONDS = 10.0
+HEAT_MOMENTS = 20
 COLUMNS = ("layer", "value", "share", "trend")
 
 
 class LayerPanel(Panel):
     """A heatmap over time and a table that can be ordered and filtered; enter opens the layer under the cursor."""
 
+    EVERY = 2.0
     _filter = ""
+    _heated: tuple[list[str], float] = ([], 0.0)
     _order = 0
     _opened: int | None = None
     _rows: list[LayerRow] = []
@@ -84,10 +90,18 @@ class LayerPanel(Panel):
             curves = layer_curve(view, self._opened)
             self.border_subtitle = Text(f"{curves.series[0][0]}: esc back" if curves.series else "esc back")
             self.query_one(LossChart).show(curves)
-        matrix, names = layer_history(view, self._filter)
-        self.query_one(Heatmap).show(matrix, names, "")
+        self._heat(view)
         self._fill(rows)
         self._rows = rows
+
+    def _heat(self, view: RunView) -> None:
+        """The heatmap changes everywhere with every moment, and slowly in a long run: so it is drawn rarely there."""
+        matrix, names = layer_history(view, self._filter)
+        now, pause = time.monotonic(), min(HEAT_SECONDS, matrix.shape[1] / HEAT_MOMENTS)
+        if names == self._heated[0] and now < self._heated[1] + pause and view.end is None:
+            return
+        self._heated = names, now
+        self.query_one(Heatmap).show(matrix, names, "")
 
     def _fill(self, rows: list[LayerRow]) -> None:
         """Update changed cells; refill only when rows come, go or move, with the cursor staying on its layer."""
@@ -96,7 +110,7 @@ class LayerPanel(Panel):
             for old, new in zip(self._rows, rows, strict=True):
                 for column, before, now in zip(COLUMNS, old.cells, new.cells, strict=True):
                     if before != now:
-                        table.update_cell(str(new.index), column, Text(now))
+                        table.put(str(new.index), column, Text(now))
             return
         under = self._rows[table.cursor_row].index if 0 <= table.cursor_row < len(self._rows) else None
         table.clear()

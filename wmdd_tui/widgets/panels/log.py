@@ -76,7 +76,8 @@ class LogPanel(Panel):
         if lines[: len(self._written)] != self._written:
             log.clear()
             self._written = []
-        log.write_lines(lines[len(self._written) :])
+        if len(lines) > len(self._written):
+            log.write_lines(lines[len(self._written) :])
         self._written = list(lines)
 
     def as_text(self) -> str:

@@ -15,6 +15,7 @@ CHOICES = ("all", *TERM_NAMES)
 class LossPanel(Panel):
     """Total, cross-entropy, feature and BN loss, together or one by one; chunks begin at the dotted lines."""
 
+    EVERY = 0.5
     _term = 0
     _text = ""
 

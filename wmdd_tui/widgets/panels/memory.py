@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from textual.app import ComposeResult
-from textual.widgets import Static
 
 from wmdd_tui.store.view import RunView
 from wmdd_tui.widgets.gauge import Gauge
 from wmdd_tui.widgets.memory_parts import device_parts, host_parts
+from wmdd_tui.widgets.painted import Lines
 from wmdd_tui.widgets.panels.base import Panel
 
 
@@ -17,12 +17,12 @@ class MemoryPanel(Panel):
     _text = ""
 
     def compose(self) -> ComposeResult:
-        yield Static("", id="device", markup=False)
+        yield Lines(id="device")
         yield Gauge(id="device-gauge")
-        yield Static("", id="device-notes", markup=False)
-        yield Static("", id="host", markup=False)
+        yield Lines(id="device-notes")
+        yield Lines(id="host")
         yield Gauge(id="host-gauge")
-        yield Static("", id="host-notes", markup=False)
+        yield Lines(id="host-notes")
 
     def draw(self, view: RunView) -> None:
         memory = view.memory
@@ -44,10 +44,7 @@ class MemoryPanel(Panel):
         self._text = "\n".join(line for line in (head, below, host.text, host.legend(), *host.notes) if line)
 
     def _put(self, selector: str, text: str) -> None:
-        """Change a text only when it differs: an update re-sends its region."""
-        found = self.query_one(selector, Static)
-        if found.content != text:
-            found.update(text)
+        self.query_one(selector, Lines).update(text)
 
     def as_text(self) -> str:
         return self._text

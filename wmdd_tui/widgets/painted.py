@@ -1,0 +1,107 @@
+"""Widgets of rows of which only the cells that changed are sent to the terminal.
+
+Textual sends dirty regions again as they are. So a new row is compared with the one on screen cell by cell, and only
+the range between the first and the last difference is declared dirty. (Textual 8 sends a range from the widget's left
+edge on, so several ranges in a row would cost more than one.)
+"""
+
+from __future__ import annotations
+
+from rich.cells import cell_len
+from rich.style import Style
+from rich.text import Text
+from textual.geometry import Region, Size
+from textual.strip import Strip
+from textual.widget import Widget
+
+Cell = tuple[str, Style | None]
+
+
+def cells_of(strip: Strip) -> list[Cell]:
+    """One entry a cell; the second cell of a wide character is an empty text."""
+    found: list[Cell] = []
+    for text, style, _ in strip:
+        if text.isascii():
+            found += [(character, style) for character in text]
+            continue
+        for character in text:
+            found.append((character, style))
+            found += [("", style)] * (cell_len(character) - 1)
+    return found
+
+
+def differing(old: Strip, new: Strip) -> tuple[int, int] | None:
+    """The half-open range of cells that holds all differences; None where there are none."""
+    before, now = cells_of(old), cells_of(new)
+    if before == now:
+        return None
+    shorter, longer = sorted((len(before), len(now)))
+    start = next((x for x in range(shorter) if before[x] != now[x]), shorter)
+    stop = longer
+    if shorter == longer:
+        while before[stop - 1] == now[stop - 1]:
+            stop -= 1
+    return start, stop
+
+
+class Painted(Widget):
+    """A widget that is given its rows whole, and sends what changed of them."""
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._rows: list[Strip] = []
+
+    def paint(self, rows: list[Strip]) -> None:
+        """Show rows. Another number of rows paints the widget anew."""
+        old, self._rows = self._rows, rows
+        if len(rows) != len(old):
+            self.refresh()
+            return
+        regions = []
+        for y, (before, now) in enumerate(zip(old, rows, strict=True)):
+            if before != now and (span := differing(before, now)):
+                regions.append(Region(span[0], y, span[1] - span[0], 1))
+        if regions:
+            self.refresh(*regions)
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        row = self._rows[y] if y < len(self._rows) else Strip.blank(width)
+        return row.adjust_cell_length(width).apply_style(self.rich_style)
+
+
+class Lines(Painted):
+    """Text, wrapped to the widget's width unless it says not to; it is laid out anew only when it needs more rows."""
+
+    DEFAULT_CSS = "Lines { height: auto; width: 1fr; }"
+
+    def __init__(self, text: str | Text = "", id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.content = Text(text) if isinstance(text, str) else text
+
+    def update(self, text: str | Text) -> None:
+        """Show a text, literally; the same one again costs nothing."""
+        shown = Text(text) if isinstance(text, str) else text
+        if shown == self.content:
+            return
+        self.content = shown
+        width = self.content_size.width
+        if self.styles.is_auto_height and len(self._wrapped(width)) != len(self._rows):
+            self.refresh(layout=True)
+        self._paint_text()
+
+    def _wrapped(self, width: int) -> list[Strip]:
+        console = self.app.console
+        no_wrap = self.content.no_wrap
+        lines = self.content.wrap(console, max(1, width), overflow=self.content.overflow, no_wrap=no_wrap)
+        return [Strip(line.render(console)).adjust_cell_length(max(1, width)) for line in lines]
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
+        return len(self._wrapped(width))
+
+    def on_resize(self) -> None:
+        self._paint_text()
+
+    def _paint_text(self) -> None:
+        if self.content_size.width:
+            self.paint(self._wrapped(self.content_size.width))
