@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+from PIL import Image
 from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
@@ -23,21 +24,20 @@ from wmdd_tui.screens.base import ActionScreen, bindings
 from wmdd_tui.screens.compare import CompareScreen
 from wmdd_tui.screens.confirm import Confirm
 from wmdd_tui.screens.control import ask_stop, toggle_pause
+from wmdd_tui.screens.exporting import ask_export
 from wmdd_tui.screens.monitor import MonitorScreen
 from wmdd_tui.screens.new_run import NewRunScreen
+from wmdd_tui.store.pictures import thumbnails
+from wmdd_tui.store.pins import read_pins, write_pins
 from wmdd_tui.store.runs import RunSummary, list_summaries
-from wmdd_tui.theme import duration, state_text
 from wmdd_tui.widgets.picture import Picture
 from wmdd_tui.widgets.run_facts import facts_of
+from wmdd_tui.widgets.run_rows import COLUMNS, ORDERS, cells_of, chosen, signs
 
 POLL_SECONDS = 1.0
 SLOW_SECONDS = 5.0
-COLUMNS = (
-    ("mark", " "), ("state", "state"), ("name", "name"), ("stage", "stage"), ("top1", "top-1"), ("best", "best"),
-    ("speed", "it/s"), ("eta", "ETA"), ("dataset", "dataset"), ("teacher", "teacher"), ("ipc", "IPC"),
-    ("r_bn", "λ"), ("age", "age"),
-)  # fmt: skip
-ORDERS = ("newest", "name", "state", "best top-1", "dataset")
+#: Images in the preview of a run; the largest screen has room for as many.
+THUMBNAILS = 20
 
 
 @dataclass
@@ -65,11 +65,13 @@ class RunsScreen(ActionScreen):
         self._places: dict[str, Place] = {}
         self._cells: dict[str, list[Text]] = {}
         self._marked: set[str] = set()
+        self._pinned = read_pins()
         self._asked: set[str] = set()
         self._order = 0
         self._previewed: object = None
         self._left = Event()
         self._wake = Event()
+        self._in_front = Event()
 
     def compose(self) -> ComposeResult:
         yield Static("", id="title", markup=False)
@@ -94,24 +96,33 @@ class RunsScreen(ActionScreen):
         for key, title in COLUMNS:
             table.add_column(title, key=key)
         table.focus()
+        self.app.theme_changed_signal.subscribe(self, lambda _theme: self._refresh_table())
         self._watch()
 
     def on_unmount(self) -> None:
         self._left.set()
         self._wake.set()
+        self._in_front.set()
 
     @work(thread=True, exclusive=True, group="runs", exit_on_error=False)
     def _watch(self) -> None:
         worker = get_current_worker()
         seconds = SLOW_SECONDS if self.cockpit.settings.slow_link else POLL_SECONDS
-        while not (self._left.is_set() or worker.is_cancelled):
+        while True:
+            self._in_front.wait()  # a list that nobody sees costs time, and its changes traffic
+            if self._left.is_set() or worker.is_cancelled:
+                return
             places = {place.run_id: place for place in queueing.places()}
             self.post_message(Listed(list_summaries(rundir.runs_root()), places))
             self._wake.wait(seconds)
             self._wake.clear()
 
     def on_screen_resume(self) -> None:
+        self._in_front.set()
         self._wake.set()
+
+    def on_screen_suspend(self) -> None:
+        self._in_front.clear()
 
     # --- showing -------------------------------------------------------------------------------------------
 
@@ -137,6 +148,9 @@ class RunsScreen(ActionScreen):
         alive = sum(state in rundir.ALIVE for state in states) - queued
         counted = f"{len(states)} runs, {alive} alive" + (f", {queued} queued" if queued else "")
         notes = [counted, f"order: {ORDERS[self._order]}"]
+        notes += (
+            [f"{len(self._pinned & self._summaries.keys())} pinned"] if self._pinned & self._summaries.keys() else []
+        )
         notes += [f"{len(self._marked)} marked"] if self._marked else []
         notes += ["read-only"] if self.cockpit.settings.readonly else []
         self.query_one("#title", Static).update("wmdd-tui · " + " · ".join(notes))
@@ -160,47 +174,13 @@ class RunsScreen(ActionScreen):
         self._cells[summary.id] = now
 
     def _shown(self) -> list[RunSummary]:
-        words = self.query_one("#filter", Input).value.lower().split()
-        rows = [
-            row
-            for row in self._summaries.values()
-            if all(word in f"{row.id} {row.name} {row.state} {row.dataset} {row.teacher}".lower() for word in words)
-        ]
-        match ORDERS[self._order]:
-            case "name":
-                rows.sort(key=lambda row: row.name)
-            case "state":
-                rows.sort(key=lambda row: (row.state not in rundir.ALIVE, row.state))
-            case "best top-1":
-                rows.sort(key=lambda row: -(row.best_top1 if row.best_top1 is not None else -1))
-            case "dataset":
-                rows.sort(key=lambda row: row.dataset)
-        return rows
+        text = self.query_one("#filter", Input).value
+        return chosen(self._summaries.values(), text, ORDERS[self._order], self._pinned)
 
     def _row(self, row: RunSummary) -> list[Text]:
-        alive = row.state in rundir.ALIVE
-        stage = f"{row.stage} {100 * row.done // row.total}%" if alive and row.total else row.stage
-        place = self._places.get(row.id)
-        if place is not None and place.position:
-            stage = f"#{place.position} on {place.device}"
-        settings = self.cockpit.settings
-        mark = "*" if settings.ascii else "●"
-        name = " ".join(row.name.split())
-        return [
-            Text(mark if row.id in self._marked else " "),
-            state_text(row.state, settings.ascii, self.app.current_theme.dark),
-            Text(name if len(name) <= 20 else name[:19] + "…"),
-            Text(stage),
-            Text("" if row.last_top1 is None else f"{row.last_top1:.2f}", justify="right"),
-            Text("" if row.best_top1 is None else f"{row.best_top1:.2f}", justify="right"),
-            Text(f"{row.its_per_s:.3g}" if alive and row.its_per_s else "", justify="right"),
-            Text(duration(row.eta_s) if alive else "", justify="right"),
-            Text(row.dataset[:16]),
-            Text(row.teacher[:16]),
-            Text(str(row.ipc), justify="right"),
-            Text(f"{row.r_bn:g}", justify="right"),
-            Text(_coarse(row.age_s), justify="right"),
-        ]
+        only_ascii = self.cockpit.settings.ascii
+        sign = signs(row.id in self._marked, row.id in self._pinned, only_ascii)
+        return cells_of(row, self._places.get(row.id), sign, only_ascii, self.app.current_theme.dark)
 
     def _highlighted(self) -> str:
         table = self.query_one("#table", DataTable)
@@ -228,20 +208,17 @@ class RunsScreen(ActionScreen):
         """Read the run's files away from the event loop."""
         run = RunDir(Path(summary.path))
         facts = facts_of(run, summary, self.cockpit.settings.ascii)
-        previews = sorted(run.previews.glob("*.png"))
-        sheet = run.report / "contact_sheet.png"
-        picture = sheet if sheet.is_file() else previews[-1] if previews else None
+        tiles = [] if self.cockpit.settings.slow_link else thumbnails(run, THUMBNAILS)
         if not get_current_worker().is_cancelled:
-            self.app.call_from_thread(self._put_preview, facts, picture)
+            self.app.call_from_thread(self._put_preview, facts, tiles)
 
-    def _put_preview(self, facts: Text, picture: Path | None) -> None:
+    def _put_preview(self, facts: Text, tiles: list[Image.Image]) -> None:
         if not self.is_mounted:
             return
         self.query_one("#facts", Static).update(facts)
-        thumbnails = self.query_one("#thumbnails", Picture)
-        thumbnails.display = picture is not None and not self.cockpit.settings.slow_link
-        if picture is not None and thumbnails.display:
-            thumbnails.show(picture, "")
+        picture = self.query_one("#thumbnails", Picture)
+        picture.display = bool(tiles)
+        picture.show_tiles(tiles)
 
     # --- actions -------------------------------------------------------------------------------------------
 
@@ -276,13 +253,14 @@ class RunsScreen(ActionScreen):
         event.input.set_class(bool(event.value), "-open")
         self.query_one("#table").focus()
 
-    def key_escape(self) -> None:
-        """Escape closes the filter."""
+    def step_back(self) -> bool:
         field = self.query_one("#filter", Input)
-        if field.has_class("-open"):
-            field.value = ""
-            field.remove_class("-open")
-            self.query_one("#table").focus()
+        if not field.has_class("-open"):
+            return False
+        field.value = ""
+        field.remove_class("-open")
+        self.query_one("#table").focus()
+        return True
 
     def action_sort(self) -> None:
         self._order = (self._order + 1) % len(ORDERS)
@@ -293,6 +271,21 @@ class RunsScreen(ActionScreen):
         if key:
             self._marked ^= {key}
             self._refresh_table()
+
+    def action_pin(self) -> None:
+        key = self._highlighted()
+        if not key:
+            return
+        self._pinned ^= {key}
+        try:
+            write_pins(self._pinned)
+        except OSError as error:
+            self.say(f"the pin is forgotten when the dashboard closes: {error.strerror}", bad=True)
+        self._refresh_table()
+
+    def action_export(self) -> None:
+        if run := self._selected():
+            ask_export(self, run)
 
     def action_compare(self) -> None:
         chosen = [RunDir(Path(self._summaries[key].path)) for key in self._cells if key in self._marked]
@@ -368,8 +361,3 @@ class RunsScreen(ActionScreen):
                 self.say(f"{run.id} deleted")
 
         self.app.push_screen(Confirm(f"Delete {run.path} with its images and checkpoints?", "Delete"), answered)
-
-
-def _coarse(seconds: float) -> str:
-    """An age that changes by the minute, so that the table is not redrawn every second."""
-    return "now" if seconds < 60 else duration(seconds // 60 * 60).replace("m00", "m")
