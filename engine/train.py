@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine import events
 from engine.checkpoints import Slots, capture, restore
@@ -83,7 +84,8 @@ def train_student(
     stored: Callable[[int], torch.Tensor] | None,
 ) -> StudentResult:
     """Train in place. Soft labels come from ``stored(epoch)`` or, online, from ``teacher``; with
-    ``train.labels = "hard"`` the classes are used. Raises Stopped, NonFiniteLoss.
+    ``train.labels = "hard"`` the classes are used. With ``train.ema`` the exponential mean of the weights over the
+    steps is what is evaluated, and what the student is in the end. Raises Stopped, NonFiniteLoss.
     """
     config = ctx.config.train
     device = ctx.device
@@ -96,11 +98,17 @@ def train_student(
     if cuda:
         student.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(student.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    averaged = None
+    if config.ema:
+        averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+    judged = student if averaged is None else averaged.module
     slots = Slots(ctx.run.checkpoints, "train")
     first, best_top1, best_epoch, top1, top5 = 0, 0.0, 0, 0.0, 0.0
     saved = slots.load(lambda message: ctx.log(message, "warning"))
     if saved is not None:
         restore(student, optimiser, saved.tensors)
+        if averaged is not None:
+            averaged.load_state_dict(_without_prefix(saved.tensors, "averaged/"))
         first, best_top1, best_epoch = (saved.state[key] for key in ("epoch", "best_top1", "best_epoch"))
         top1, top5 = saved.state["top1"], saved.state["top5"]
     saved_at = time.monotonic()
@@ -129,6 +137,8 @@ def train_student(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
+            if averaged is not None:
+                averaged.update_parameters(student)
             loss_sum += loss.detach() * len(order)
             if ctx.interrupted():
                 break
@@ -139,7 +149,7 @@ def train_student(
                 raise NonFiniteLoss(f"the student's loss became {mean_loss} in epoch {epoch + 1}", "lower train.lr")
             evaluated = (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs
             if evaluated:
-                top1, top5 = evaluate(student, val, mean, std, config.eval_batch, device)
+                top1, top5 = evaluate(judged, val, mean, std, config.eval_batch, device)
                 if top1 > best_top1:
                     best_top1, best_epoch = top1, epoch + 1
             ctx.emit(
@@ -157,15 +167,25 @@ def train_student(
             due = time.monotonic() - saved_at > CHECKPOINT_SECONDS or ctx.checkpoint_due()
             if due or epoch + 1 == config.epochs:
                 slots.save(
-                    capture(student, optimiser),
+                    capture(student, optimiser) | _averaged_state(averaged),
                     epoch=epoch + 1, best_top1=best_top1, best_epoch=best_epoch, top1=top1, top5=top5,
                 )  # fmt: skip
                 saved_at = time.monotonic()
         if stop:
             # A broken-off epoch is not kept: it runs again from the last checkpoint, to the same bytes.
             raise Stopped("stopped in train")
+    if averaged is not None:
+        student.load_state_dict(judged.state_dict())
     student.eval()
     return StudentResult(top1, top5, best_top1, best_epoch)
+
+
+def _averaged_state(averaged: AveragedModel | None) -> dict[str, torch.Tensor]:
+    return {} if averaged is None else {f"averaged/{name}": value for name, value in averaged.state_dict().items()}
+
+
+def _without_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def _hard_loss(

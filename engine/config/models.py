@@ -289,6 +289,9 @@ class TrainConfig(Section):
     schedule: Literal["cosine", "smoothed-cosine", "constant"] = Field(
         "cosine", description="Learning rate by epoch; smoothed-cosine falls half as far."
     )
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="Decay a step of the averaged student that is judged and kept; 0: the last one."
+    )
     eval_every: int = Field(10, ge=1, description="Epochs between evaluations; the last is always evaluated.")
     eval_batch: int = Field(500, ge=1, description="Images a forward pass of evaluation.")
 
@@ -303,6 +306,13 @@ class RunSection(Section):
     use_cache: bool = Field(True, description="Reuse teachers, statistics and barycenters of earlier runs.")
     until: Literal["squeeze", "statistics", "barycenter", "recover", "relabel", "train"] = Field(
         "train", description="Last stage to run."
+    )
+    checkpoint_seconds: float = Field(
+        10.0,
+        ge=0,
+        le=86400,
+        description="Longest time between checkpoints within a stage; stretched where writing one takes over 5 %.",
+        json_schema_extra=_unit("s"),
     )
     beat_seconds: float = Field(2.0, gt=0, le=60, description="Interval of heartbeats.", json_schema_extra=_unit("s"))
     on_end: str = Field("", description="Command executed when the run ends; facts are in WMDD_* variables.")
