@@ -15,6 +15,7 @@ from rich.text import Text
 
 from wmdd_tui.cli import options
 from wmdd_tui.cli.progress import shown
+from wmdd_tui.cli.wording import flowing
 from wmdd_tui.store import cache
 
 cache_app = typer.Typer(
@@ -25,6 +26,7 @@ SHOWN_RUNS = 3
 
 
 @cache_app.command("list")
+@flowing
 def list_entries(as_json: options.Json = False) -> None:
     """List what the cache holds, the largest first.
 
@@ -49,6 +51,7 @@ def list_entries(as_json: options.Json = False) -> None:
 
 
 @cache_app.command("prune")
+@flowing
 def prune(
     older_than: Annotated[
         float | None, typer.Option("--older-than", metavar="DAYS", min=0, help="Idle for more than so many days.")

@@ -14,12 +14,14 @@ from rich.text import Text
 from engine import rundir
 from wmdd_tui.cli import options
 from wmdd_tui.cli.progress import shown
+from wmdd_tui.cli.wording import flowing
 
 Runs = Annotated[
-    list[str], typer.Argument(metavar="RUN RUN…", help="Two runs or more: ids, unique prefixes, names or paths.")
+    list[str], typer.Argument(metavar="RUN RUN", help="Two runs or more: ids, unique prefixes, names or paths.")
 ]
 
 
+@flowing
 def compare(runs: Runs, as_json: options.Json = False) -> None:
     """Compare runs: what came out of each, and only the settings that differ.
 

@@ -16,6 +16,7 @@ from rich.text import Text
 from engine import rundir
 from wmdd_tui.cli import options
 from wmdd_tui.cli.progress import shown
+from wmdd_tui.cli.wording import flowing
 
 
 class Format(StrEnum):
@@ -32,6 +33,7 @@ Form = Annotated[Format, typer.Option("--format", help="How the images are writt
 Force = Annotated[bool, typer.Option("--force", help="Replace an earlier export there; nothing else is ever replaced.")]
 
 
+@flowing
 def export(
     run_name: Run, to: To, form: Form = Format.imagefolder, force: Force = False, as_json: options.Json = False
 ) -> None:

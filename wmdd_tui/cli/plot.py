@@ -15,6 +15,7 @@ from rich.text import Text
 from engine import rundir
 from wmdd_tui.cli import options
 from wmdd_tui.cli.progress import shown
+from wmdd_tui.cli.wording import flowing
 
 
 class Panel(StrEnum):
@@ -25,13 +26,14 @@ class Panel(StrEnum):
     metrics = "metrics"
 
 
-Runs = Annotated[list[str], typer.Argument(metavar="RUN…", help="One run or several: ids, prefixes, names or paths.")]
+Runs = Annotated[list[str], typer.Argument(metavar="RUN", help="One run or several: ids, prefixes, names or paths.")]
 PlotOut = Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write: .svg, .png, .pdf or .csv.")]
 Panels = Annotated[list[Panel] | None, typer.Option("--panel", help="Show only this. Repeatable; all by default.")]
 Linear = Annotated[bool, typer.Option("--linear", help="Linear axes for losses, which are logarithmic otherwise.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 
 
+@flowing
 def plot(
     runs: Runs,
     out: PlotOut,
@@ -70,13 +72,14 @@ def plot(
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Run id, unique prefix, name or path.")]
 GifOut = Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write, ending in .gif.")]
-Chunk = Annotated[int, typer.Option(min=0, help="Which chunk (classes optimised together) to show, from 0.")]
+Chunk = Annotated[int, typer.Option(min=0, help="Which chunk to show, from 0: the images that are optimised together.")]
 Fps = Annotated[float, typer.Option(min=0.1, max=50, help="Previews a second.")]
 Scale = Annotated[int, typer.Option(min=0, max=64, help="Enlarge each pixel so many times; 0 chooses a good size.")]
 Columns = Annotated[int, typer.Option(min=1, max=10, help="Images in a row.")]
 Hold = Annotated[float, typer.Option(min=0, max=60, help="Seconds the finished images stay before it repeats.")]
 
 
+@flowing
 def animate(
     run_name: Run,
     out: GifOut,
