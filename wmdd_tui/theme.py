@@ -5,6 +5,9 @@ from __future__ import annotations
 from rich.text import Text
 from textual.theme import Theme
 
+from wmdd_tui.quantities import duration as duration
+from wmdd_tui.quantities import size as size
+
 DARK = Theme(
     name="wmdd-dark",
     primary="#5fafff",
@@ -90,26 +93,3 @@ def state_text(state: str, ascii_only: bool, dark: bool) -> Text:
     sign = _SIGNS.get(state, ("?", "?"))[1 if ascii_only else 0]
     theme = DARK if dark else LIGHT
     return Text(f"{sign} {state}", style=str(getattr(theme, _COLOURS.get(state, "secondary"))))
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as people read them: 42s, 3m05, 2h10, 3d4h; empty when unknown."""
-    if seconds is None or seconds != seconds or seconds == float("inf"):
-        return ""
-    whole = max(0, int(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}"
-    if whole < 86400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}"
-    return f"{whole // 86400}d{whole % 86400 // 3600}h"
-
-
-def size(count: float) -> str:
-    """Bytes with a binary unit."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
