@@ -2,6 +2,7 @@
 
     python benchmarks/estimates.py                  # runs the configurations below in a home of their own, 5 minutes
     python benchmarks/estimates.py --also ROOT …    # and takes finished runs of other homes' ``runs`` folders with them
+    python benchmarks/estimates.py --only "ipc 1"   # runs those named alone
 
 Each run is predicted from the others alone, as the form would predict it on a machine that has done those; beside it
 stands what the shipped rates say without any measurement. At the end: rates fitted to these runs, for
@@ -162,14 +163,14 @@ def fitted(found: Sequence[Measured]) -> Work:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="runs folders of other homes")
-    parser.add_argument("--only-also", action="store_true", help="run nothing, check only what --also names")
+    parser.add_argument("--only", nargs="*", choices=CONFIGURATIONS, help="run these alone; none of them with no name")
     arguments = parser.parse_args()
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["WMDD_HOME"] = folder
         machine = machine_for("cpu", list_devices())
         for name, (preset, changes) in CONFIGURATIONS.items():
-            if not arguments.only_also:
+            if arguments.only is None or name in arguments.only:
                 fixed = ["run.device=cpu", "run.use_cache=false", "run.beat_seconds=0.25"]
                 carry_out(name, override(presets.get(preset), [*changes, *fixed]))
         own = measured_runs(rundir.runs_root())

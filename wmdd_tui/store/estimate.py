@@ -230,7 +230,7 @@ def _times(
     if machine.cuda and not samples:
         return _Times({})
     wanted = [load for load in loads if load.known and load.stage not in reused]
-    points = [point_of(load, machine.cuda, config.run.threads, machine.cores) for load in wanted]
+    points = [point_of(load, config.run, machine.cuda, machine.cores) for load in wanted]
     prediction = predict(points, samples)
     stages = {load.stage: seconds for load, seconds in zip(wanted, prediction.seconds, strict=True)}
     if not all(load.known for load in loads):

@@ -166,7 +166,7 @@ class _Reading:
 def samples_of(found: Sequence[Measured], cores: int) -> list[Sample]:
     """The measured stages of runs on one device whose work is known."""
     rows = [
-        (run, point_of(load, run.cuda, run.config.run.threads, cores))
+        (run, point_of(load, run.config.run, run.cuda, cores))
         for run in found
         for load in loads_of(run.config, run.data, run.cuda, run.resident)
         if load.known and load.stage in run.seconds

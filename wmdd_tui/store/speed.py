@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wmdd_tui.store.workload import CHECKPOINT_SECONDS, DATA, START, StageLoad, Work
+from engine.config import RunSection
+from wmdd_tui.store.workload import DATA, START, StageLoad, Work
 
 #: Seconds a unit on two cores of a Xeon at 2.5 GHz with AVX-512 (``benchmarks/estimates.py`` prints them anew).
 CPU_RATES = Work(
@@ -38,6 +39,8 @@ GPU_RATES = CPU_RATES._replace(
 START_SECONDS, DATA_SECONDS = 9.0, 0.5
 #: Threads the rates were measured with, and the power of their number by which networks become faster.
 THREADS, THREAD_POWER = 2, 0.8
+#: Checkpoints take at most one part in this many of a stage's time (as engine.context has it).
+CHECKPOINT_SHARE = 20
 #: Variances of the logarithm: of the device, of a kind of stage, of a kind of network and batch; and its noise.
 DEVICE, STAGE, ALIKE, NOISE = 0.5, 0.05, 0.05, 0.005
 #: Distance in logarithms over which networks and batches are alike, and within which they keep cores equally busy;
@@ -84,9 +87,9 @@ class Prediction:
         return sum(self.seconds)
 
 
-def point_of(load: StageLoad, cuda: bool, threads: int, cores: int) -> Point:
+def point_of(load: StageLoad, run: RunSection, cuda: bool, cores: int) -> Point:
     """The base time and the place of a stage."""
-    used = min(threads, cores)
+    used = min(run.threads, cores)
     rates = GPU_RATES if cuda else CPU_RATES
     faster = 1.0 if cuda else (used / THREADS) ** THREAD_POWER
     work = load.work
@@ -94,7 +97,9 @@ def point_of(load: StageLoad, cuda: bool, threads: int, cores: int) -> Point:
     rest = Work(pixels=work.pixels, transport=work.transport, files=work.files, bytes=work.bytes)
     seconds = _dot(networks, rates) / faster + _dot(rest, rates)
     seconds += {START: START_SECONDS, DATA: DATA_SECONDS}.get(load.stage, 0.0)
-    seconds *= 1 + load.periodic * rates.bytes / CHECKPOINT_SECONDS
+    written = load.checkpoint * rates.bytes
+    if written:
+        seconds *= 1 + written / max(run.checkpoint_seconds, CHECKPOINT_SHARE * written)
     place = (0.0, 0.0, math.log(used))
     if load.stage in COMPUTING and work.steps and work.elements:
         place = (math.log1p(work.elements / work.steps), math.log1p(work.macs / work.elements), math.log(used))

@@ -30,8 +30,6 @@ FLOAT, HALF, DOUBLE = 4, 2, 8
 WIDE_FEATURES = 750
 #: Epochs of a file of soft labels; images of a preview.
 BLOCK_EPOCHS, PREVIEWED = 20, 10
-#: Seconds between checkpoints of the student.
-CHECKPOINT_SECONDS = 10.0
 #: Of a PNG to its pixels, of an iteration or epoch in the event file, of a file's metadata.
 PNG_SHARE, EVENT_BYTES, FILE_BYTES = 0.9, 100, 4096
 
@@ -64,15 +62,15 @@ def total(*parts: Work) -> Work:
 class StageLoad:
     """A stage's work, its peak of memory beyond what the process and the data set take, what it leaves on disk.
 
-    ``periodic`` are bytes written every CHECKPOINT_SECONDS. ``known`` is False where an architecture's cost is not in
-    the table; work and memory are then incomplete.
+    ``checkpoint`` are the bytes of one that is written now and then. ``known`` is False where an architecture's cost is
+    not in the table; work and memory are then incomplete.
     """
 
     stage: str
     work: Work
     memory: int = 0
     disk: int = 0
-    periodic: int = 0
+    checkpoint: int = 0
     known: bool = True
 
 
@@ -206,7 +204,7 @@ def _squeeze(facts: Facts, network: Cost) -> StageLoad:
     batch = min(config.batch_size, data.train)
     memory = 3 * weights + max(facts.backward_memory(network, batch), facts.evaluation_memory(network))
     # The last, the best and the chosen teacher, its copy in the cache, and two checkpoints with the optimiser's state.
-    return StageLoad("squeeze", work, int(memory), 8 * weights)
+    return StageLoad("squeeze", work, int(memory), 8 * weights, 2 * weights)
 
 
 def _statistics(facts: Facts, network: Cost) -> StageLoad:
@@ -270,7 +268,8 @@ def _recover(facts: Facts, network: Cost) -> StageLoad:
         memory = FLOAT * network.parameters + facts.evaluation_memory(network)
     images = made.images * (numbers * (PNG_SHARE + 1) + FILE_BYTES)
     shown = previews * (PNG_SHARE * min(PREVIEWED, made.chunk_images) * numbers + FILE_BYTES)
-    return StageLoad("recover", work, int(memory), int(images + shown + EVENT_BYTES * made.iterations))
+    told = EVENT_BYTES * made.iterations
+    return StageLoad("recover", work, int(memory), int(images + shown + told), 3 * chunk_bytes if seen else 0)
 
 
 def _relabel(facts: Facts, network: Cost) -> StageLoad:
