@@ -24,7 +24,6 @@ from wmdd_tui.widgets.headline import alert_lines
 from wmdd_tui.widgets.memory_parts import device_parts
 from wmdd_tui.widgets.panels import ImagePanel, LayerPanel, LogPanel
 from wmdd_tui.widgets.panels.log import wrapped
-from wmdd_tui.widgets.picture import sheet_of
 from wmdd_tui.widgets.run_rows import chosen
 from wmdd_tui.widgets.views import accuracy_curves, layer_curve, layer_rows, loss_curves
 
@@ -130,19 +129,6 @@ def test_signs_of_runs_depend_on_the_run_not_on_its_place() -> None:
     first, turned = slots_of(ids), slots_of(ids[::-1])
     assert first == turned[::-1]
     assert len(set(first)) == 4
-
-
-def test_a_grid_fills_its_space(tmp_path: Path) -> None:
-    paths = []
-    for number in range(10):
-        paths.append(tmp_path / f"{number}.png")
-        Image.new("RGB", (16, 16)).save(paths[-1])
-    wide, tall = sheet_of(paths, 200, 40), sheet_of(paths, 40, 200)
-    assert wide is not None
-    assert tall is not None
-    assert wide.width > wide.height
-    assert tall.height > tall.width
-    assert sheet_of([], 10, 10) is None
 
 
 # --- alerts ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+from PIL import Image
 from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
@@ -26,6 +27,7 @@ from wmdd_tui.screens.control import ask_stop, toggle_pause
 from wmdd_tui.screens.exporting import ask_export
 from wmdd_tui.screens.monitor import MonitorScreen
 from wmdd_tui.screens.new_run import NewRunScreen
+from wmdd_tui.store.pictures import thumbnails
 from wmdd_tui.store.pins import read_pins, write_pins
 from wmdd_tui.store.runs import RunSummary, list_summaries
 from wmdd_tui.widgets.picture import Picture
@@ -34,6 +36,8 @@ from wmdd_tui.widgets.run_rows import COLUMNS, ORDERS, cells_of, chosen, signs
 
 POLL_SECONDS = 1.0
 SLOW_SECONDS = 5.0
+#: Images in the preview of a run; the largest screen has room for as many.
+THUMBNAILS = 20
 
 
 @dataclass
@@ -204,20 +208,17 @@ class RunsScreen(ActionScreen):
         """Read the run's files away from the event loop."""
         run = RunDir(Path(summary.path))
         facts = facts_of(run, summary, self.cockpit.settings.ascii)
-        previews = sorted(run.previews.glob("*.png"))
-        sheet = run.report / "contact_sheet.png"
-        picture = sheet if sheet.is_file() else previews[-1] if previews else None
+        tiles = [] if self.cockpit.settings.slow_link else thumbnails(run, THUMBNAILS)
         if not get_current_worker().is_cancelled:
-            self.app.call_from_thread(self._put_preview, facts, picture)
+            self.app.call_from_thread(self._put_preview, facts, tiles)
 
-    def _put_preview(self, facts: Text, picture: Path | None) -> None:
+    def _put_preview(self, facts: Text, tiles: list[Image.Image]) -> None:
         if not self.is_mounted:
             return
         self.query_one("#facts", Static).update(facts)
-        thumbnails = self.query_one("#thumbnails", Picture)
-        thumbnails.display = picture is not None and not self.cockpit.settings.slow_link
-        if picture is not None and thumbnails.display:
-            thumbnails.show(picture, "")
+        picture = self.query_one("#thumbnails", Picture)
+        picture.display = bool(tiles)
+        picture.show_tiles(tiles)
 
     # --- actions -------------------------------------------------------------------------------------------
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
+from engine.rundir import RunDir
+from wmdd_tui.plotting import mosaic
+
 
 @dataclass(frozen=True)
 class FinishedClass:
@@ -35,3 +40,27 @@ def finished_classes(images: Path) -> list[FinishedClass]:
             digits = first.removeprefix("class").split("_")[0]
             found.append(FinishedClass(folder.name, int(digits) if digits.isdigit() else -1, folder))
     return sorted(found, key=lambda one: (one.label, one.id))
+
+
+def one_of_each(images: Path, ordinal: int, most: int) -> list[tuple[FinishedClass, Path]]:
+    """The image of a number of each of the first classes; the last one of a class that has fewer."""
+    found = []
+    for one in finished_classes(images)[:most]:
+        if files := one.files():
+            found.append((one, files[min(ordinal, len(files) - 1)]))
+    return found
+
+
+def thumbnails(run: RunDir, most: int) -> list[Image.Image]:
+    """A finished image of each of the first classes, or the newest live ones; empty where none can be read."""
+    paths = [path for _, path in one_of_each(run.images, 0, most)]
+    try:
+        if paths:
+            return mosaic.load(paths)
+        newest = max(run.previews.glob("*.png"), key=lambda path: path.name, default=None)
+        if newest is None:
+            return []
+        (row,) = mosaic.load([newest])
+        return mosaic.split(row, max(1, row.width // row.height))[:most]
+    except (OSError, ValueError, SyntaxError):
+        return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,9 +71,15 @@ def loss_curves(view: RunView, term: str = "") -> Curves:
     return Curves(series, total, boundaries=boundaries[:MAX_BOUNDARIES], slots=tuple(places))
 
 
-def overlay(series: Mapping[str, Series], slots: tuple[int, ...]) -> Curves:
-    """One term of several runs, each with the sign and colour of its slot."""
-    return Curves(tuple(series.items()), max([1, *(one.end for one in series.values())]), slots=slots)
+def overlay(series: Sequence[tuple[str, Series]], slots: tuple[int, ...], unit: str = "iterations") -> Curves:
+    """One figure of several runs, each with the sign and colour of its slot."""
+    return Curves(tuple(series), max([1, *(one.end for _, one in series)]), unit, slots=slots)
+
+
+def student_top1(view: RunView) -> Series | None:
+    """The student's top-1 by epoch, joined by straight lines; None before the first evaluation."""
+    points = {one.epoch: one.top1 for one in view.metrics if one.stage == "train" and one.top1 is not None}
+    return joined(points) if points else None
 
 
 def _teacher_top1(view: RunView) -> float | None:

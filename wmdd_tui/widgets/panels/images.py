@@ -20,14 +20,18 @@ if TYPE_CHECKING:
 class ImagePanel(Panel):
     """Three levels: live, a finished class, one of its images. The cursor keys walk, enter and esc change level.
 
-    On a slow link the live picture is sent once, and again when enter asks for it.
+    The live pictures stand over their class names. On a slow link they are sent once, and again when enter asks for
+    it. The monitor's filter keeps the classes whose name contains a text.
     """
+
+    EVERY = 10.0  # pictures are the largest part of what goes over the line
 
     def __init__(self, run: RunDir, settings: Settings, id: str, classes: str) -> None:
         super().__init__(run, settings, id, classes)
         self._finished: list[FinishedClass] = []
         self._class: int | None = None
         self._image: int | None = None
+        self._filter = ""
         self._shown = ""
         self._asked = True
         self._view: RunView | None = None
@@ -37,53 +41,75 @@ class ImagePanel(Panel):
         yield Picture()
 
     def on_resize(self) -> None:
-        """A picture given while the panel had no size is painted once it has one."""
-        self.call_after_refresh(self.query_one(Picture).refresh)
+        """A picture given while the panel had no size is painted once it has one; more or fewer images have room."""
+        self.call_after_refresh(self._resized)
+
+    def _resized(self) -> None:
+        self.query_one(Picture).refresh()
+        if self._class is not None and self._image is None:
+            self._show()
 
     def draw(self, view: RunView) -> None:
         self._view = view
         if self._class is None:
             self._live(view)
 
+    # --- live ----------------------------------------------------------------------------------------------
+
     def _live(self, view: RunView) -> None:
-        if view.image is None:
-            if view.end is not None:
-                self._look()
-                if self._finished:
-                    self._class = 0
-                    self._show()
-            return
-        if self.settings.slow_link and not self._asked:
+        if view.image is None or view.end is not None:
+            self._look()
+            if view.end is not None and self._finished:
+                self._class = 0
+                self._show()
+                return
+        if view.image is None or (self.settings.slow_link and not self._asked):
             return
         self._asked = False
-        labels = dict.fromkeys(view.image.classes)
-        classes = ", ".join(self._named(label) for label in labels)
-        total = view.hello.iterations if view.hello else 0
-        told = f"live: chunk {view.image.chunk + 1}, iteration {view.image.iteration}/{total} · {classes}"
-        self._caption(told)
-        self.query_one(Picture).show(self.run.path / view.image.path, "")
+        names = [self._named(label) for label in view.image.classes]
+        hello = view.hello
+        chunks, total = (hello.chunks, hello.iterations) if hello else (0, 0)
+        told = f"live: chunk {view.image.chunk + 1}/{chunks}, iteration {view.image.iteration}/{total}"
+        told += " · enter: the newest" if self.settings.slow_link else " · enter: finished classes"
+        self._caption(f"{told} · {', '.join(dict.fromkeys(names))}")
+        self.query_one(Picture).show_row(self.run.path / view.image.path, names)
 
     def _named(self, label: int) -> str:
         names = self._view.hello.class_names if self._view and self._view.hello else []
         return names[label] if 0 <= label < len(names) else str(label)
 
+    # --- finished classes ----------------------------------------------------------------------------------
+
+    def _title(self, one: FinishedClass) -> str:
+        return self._named(one.label) if one.label >= 0 else one.id
+
     def _look(self) -> None:
-        """Which classes are finished by now."""
-        self._finished = finished_classes(self.run.images)
+        """Which classes are finished by now, of those that pass the filter."""
+        found = finished_classes(self.run.images)
+        self._finished = [one for one in found if self._filter in f"{self._title(one)} {one.id}".lower()]
+
+    def filter(self, text: str) -> None:
+        """Go to the first class whose name contains the text; without a text stay at the class."""
+        before = self._finished[self._class].id if self._class is not None and self._finished else ""
+        self._filter = text.lower()
+        if self._class is None and not (text and self.has_class("-current")):
+            return
+        self._look()
+        ids = [one.id for one in self._finished]
+        self._class, self._image = ids.index(before) if before in ids else 0, None
+        self._show()
 
     def step(self, by: int) -> bool:
         """The class or image beside; before the first class comes the live picture."""
         if self._class is None:
             self._look()
-            if not self._finished:
-                self._caption("no finished images yet")
-                return True
-            if by > 0:
+            if by > 0 and self._finished:
                 self._class = 0
         elif self._image is None:
             moved = self._class + by
-            self._class = None if moved < 0 else min(moved, len(self._finished) - 1)
-        else:
+            live = moved < 0 and self._view is not None and self._view.image is not None and self._view.end is None
+            self._class = None if live else max(0, min(moved, len(self._finished) - 1))
+        elif self._finished:
             count = len(self._finished[self._class].files())
             self._image = max(0, min(self._image + by, count - 1))
         self._show()
@@ -97,14 +123,14 @@ class ImagePanel(Panel):
                 self._live(self._view)
             else:
                 self.step(1)
-        elif self._image is None and self._finished[self._class].files():
+        elif self._image is None and self._finished and self._finished[self._class].files():
             self._image = 0
             self._show()
 
     def leave(self) -> bool:
         if self._image is not None:
             self._image = None
-        elif self._class is not None and self._view is not None and self._view.image is not None:
+        elif self._class is not None and self._view is not None and self._view.image and self._view.end is None:
             self._class = None
         else:
             return False
@@ -112,22 +138,30 @@ class ImagePanel(Panel):
         return True
 
     def _show(self) -> None:
-        picture = self.query_one(Picture)
         if self._class is None:
-            self._shown, self._asked = "", True
+            self._asked = True
             if self._view is not None:
                 self._live(self._view)
+            if not self._finished and (self._view is None or self._view.image is None):
+                self._caption("no finished images yet")
+            return
+        picture = self.query_one(Picture)
+        if not self._finished:
+            self._caption(f"no finished class holds “{self._filter}”" if self._filter else "no finished images")
+            picture.show_tiles([])
             return
         one = self._finished[self._class]
         files = one.files()
-        head = f"class {self._class + 1}/{len(self._finished)}: {self._named(one.label) if one.label >= 0 else one.id}"
+        kept = " that match" if self._filter else ""
+        head = f"class {self._class + 1}/{len(self._finished)}{kept}: {self._title(one)}"
         if self._image is None:
-            self._caption(f"{head} · {len(files)} images · enter: one alone")
-            picture.show_grid(files)
+            picture.show_files(files)
+            count = f"{len(files)} images" if picture.shown >= len(files) else f"{picture.shown} of {len(files)} images"
+            self._caption(f"{head} · {count} · enter: one alone")
         else:
-            file = files[self._image]
+            file = files[min(self._image, len(files) - 1)] if files else one.folder
             self._caption(f"{head} · image {self._image + 1}/{len(files)} · {file.relative_to(self.run.images)}")
-            picture.show(file, "")
+            picture.show(file)
 
     def _caption(self, text: str) -> None:
         text = " ".join(text.split())
