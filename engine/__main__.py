@@ -6,15 +6,16 @@ place where they do.
 
 from __future__ import annotations
 
-import errno
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
-from engine import events, hooks, queueing, rundir
+from engine import events, faults, hooks, queueing, rundir
+from engine.artifacts import clear_abandoned
 from engine.control import Control
-from engine.errors import EngineError, RunDirError, Stopped
+from engine.errors import EngineError, Stopped
 
 RESERVE_BYTES = 64 << 10
 USAGE = "usage: python -m engine RUN_DIR | check | doctor | prepare NAME SOURCE TARGET"
@@ -38,12 +39,15 @@ def main(arguments: list[str]) -> int:
     if not run.config_file.is_file():
         print(f"{run.path} is no run directory: it holds no config.toml\n  {USAGE}", file=sys.stderr)
         return 2
+    control = Control(run)
+    control.install()
     try:
-        with rundir.hold_lock(run) as locked:
-            return _run(run, locked)
-    except RunDirError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+        with rundir.hold_lock(run, control.stop_asked) as locked:
+            return _run(run, control, locked)
+    except (EngineError, OSError) as error:
+        named = faults.named(error, run) or error
+        print(named, file=sys.stderr)
+        return named.exit_code if isinstance(named, EngineError) else 1
 
 
 def _prepare(name: str, source: str, target: str) -> int:
@@ -62,9 +66,11 @@ def _prepare(name: str, source: str, target: str) -> int:
     return 0
 
 
-def _run(run: rundir.RunDir, locked: bool) -> int:
+def _run(run: rundir.RunDir, control: Control, locked: bool) -> int:
     """Run the pipeline under the lock; every way out leaves an ``end`` event."""
     started = time.monotonic()
+    rundir.clear_partials(run.path)
+    clear_abandoned()
     writer = events.Writer(run.events_file)
     reserve = run.path / ".reserve"
     try:
@@ -73,11 +79,11 @@ def _run(run: rundir.RunDir, locked: bool) -> int:
         rundir.write_process(run, {})
         if not locked:
             writer.write(events.Log(message="no file lock here; liveness is by heartbeat", level="warning"))
-        end = _outcome(run, writer)
+        event, code = _outcome(run, writer, control)
     except OSError as error:
-        end = events.End(status="failed", error=type(error).__name__, message=str(error)), 1
-    event, code = end
-    reserve.unlink(missing_ok=True)
+        event, code = _end_of(error, run)
+    with suppress(OSError):
+        reserve.unlink(missing_ok=True)
     event.seconds = round(time.monotonic() - started, 3)
     writer.write(event)
     _tell_end(run, event)
@@ -99,36 +105,37 @@ def _tell_end(run: rundir.RunDir, event: events.End) -> None:
 
 def _to_console(event: events.Event) -> None:
     if isinstance(event, events.Log):
-        print(event.message, file=sys.stderr, flush=True)
+        _say(event.message)
 
 
-def _outcome(run: rundir.RunDir, writer: events.Writer) -> tuple[events.End, int]:
+def _say(message: str) -> None:
+    with suppress(OSError):  # console.log may lie on a full disk
+        print(message, file=sys.stderr, flush=True)
+
+
+def _outcome(run: rundir.RunDir, writer: events.Writer, control: Control) -> tuple[events.End, int]:
     try:
-        control = Control(run)
-        control.install()
         with queueing.occupied(run, writer.write, control):
             from engine.session import work  # torch, which a waiting run does without
 
             work(run, writer.write, control)
-    except Stopped as stop:
-        return events.End(status="stopped", message=stop.message), stop.exit_code
-    except EngineError as error:
-        print(error, file=sys.stderr)
-        end = events.End(status="failed", error=type(error).__name__, message=error.message, remedy=error.remedy)
-        return end, error.exit_code
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            traceback.print_exc()
-            return events.End(status="failed", error=type(error).__name__, message=str(error)), 1
-        message = f"the disk of {run.path} became full: {error.strerror}"
-        remedy = f"free some space, then `wmdd-tui resume {run.id}`: what was done is kept"
-        print(f"{message}\n  {remedy}", file=sys.stderr)
-        return events.End(status="failed", error="DiskFull", message=message, remedy=remedy), 1
     except Exception as error:
-        # A fault of ours or of the machine: the traceback goes to console.log, one line to the event.
-        traceback.print_exc()
-        return events.End(status="failed", error=type(error).__name__, message=str(error) or repr(error)), 1
+        return _end_of(error, run)
     return events.End(status="finished"), 0
+
+
+def _end_of(error: Exception, run: rundir.RunDir) -> tuple[events.End, int]:
+    """The ``end`` event and exit code of what was raised."""
+    named = faults.named(error, run)
+    if isinstance(named, Stopped):
+        return events.End(status="stopped", message=named.message), named.exit_code
+    if named is None:
+        # A fault of ours: the traceback goes to console.log, one line to the event.
+        _say("".join(traceback.format_exception(error)))
+        return events.End(status="failed", error=type(error).__name__, message=str(error) or repr(error)), 1
+    _say(str(named))
+    end = events.End(status="failed", error=type(named).__name__, message=named.message, remedy=named.remedy)
+    return end, named.exit_code
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.rundir import home, sync_rename, write_whole
+from engine.rundir import clear_partials, home, sync_rename, write_whole
 
 #: Raised when a stage's output changes meaning; part of every key.
 FORMAT = 1
+#: No writing lasts as long: an older partial file is nobody's.
+ABANDONED_SECONDS = 86400.0
 
 
 def key_of(**facts: Any) -> str:
@@ -53,6 +55,11 @@ class Cache:
             path = self.path(kind, key)
             path.parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(source, path)
+
+
+def clear_abandoned() -> None:
+    """Remove what killed processes left half-written in the cache a day ago or longer."""
+    clear_partials(home() / "cache", ABANDONED_SECONDS)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import numpy as np
@@ -151,6 +152,7 @@ def refine(features_nD: Array, points_KD: Array, iterations: int, tolerance: flo
 
 
 def solve_all(
+    found: list[Barycenter],
     classes: Sequence[Callable[[], Array]],
     largest: int,
     ipc: int,
@@ -160,20 +162,27 @@ def solve_all(
     restarts: int,
     seeds: Sequence[int],
     processes: int = 1,
-    after_class: Callable[[int], None] = lambda _done: None,
-) -> list[Barycenter]:
+    after_class: Callable[[list[Barycenter]], None] = lambda _found: None,
+    warn: Callable[[str], None] = lambda _message: None,
+) -> None:
     """Barycenters of many classes, in order; large classes in parallel processes, with equal results.
 
-    ``classes`` give the features (n, D) of each class when they are called, so that only those being solved are in
-    memory; ``largest`` is the greatest n.
+    ``found`` holds those of the first classes already and takes the others one by one. ``classes`` give the features
+    (n, D) of each class when they are called, so that only those being solved are in memory; ``largest`` is the
+    greatest n. ``after_class`` may raise to stop. A worker process that is killed is said, and its class and the
+    rest are solved in this process.
     """
     jobs = processes if largest * ipc > LARGE and len(classes) > 1 else 1
-    work: Iterator[Barycenter] = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(solve)(features(), ipc, weights, iterations, tolerance, restarts, seed)
-        for features, seed in zip(classes, seeds, strict=True)
-    )
-    found = []
-    for barycenter in work:
-        found.append(barycenter)
-        after_class(len(found))
-    return found
+    while len(found) < len(classes):
+        left = range(len(found), len(classes))
+        work: Iterator[Barycenter] = Parallel(n_jobs=jobs, return_as="generator")(
+            delayed(solve)(classes[label](), ipc, weights, iterations, tolerance, restarts, seeds[label])
+            for label in left
+        )
+        try:
+            for barycenter in work:
+                found.append(barycenter)
+                after_class(found)
+        except BrokenProcessPool:
+            warn("a worker process of the barycenters was killed; going on in this process")
+            jobs = 1

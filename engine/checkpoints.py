@@ -18,10 +18,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from engine.errors import NonFiniteLoss
 from engine.rundir import write_whole
 
 DIGEST_BYTES = 32
 SLOTS = ("a", "b")
+#: What reading a damaged file may raise.
+DAMAGE = (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,15 @@ def pack(tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> bytes:
 
 
 def unpack(data: bytes) -> Loaded:
-    """The inverse of ``pack``. Raises ValueError for damaged data."""
+    """The inverse of ``pack``. Raises one of ``DAMAGE`` for anything else."""
     body = data[DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != data[:DIGEST_BYTES]:
         raise ValueError("checksum does not match")
     header_bytes = int.from_bytes(body[:8], "little")
-    header = json.loads(body[8 : 8 + header_bytes])
-    return Loaded(safetensors.torch.load(body), json.loads(header["__metadata__"]["state"]))
+    state = json.loads(json.loads(body[8 : 8 + header_bytes])["__metadata__"]["state"])
+    if not isinstance(state, dict):
+        raise ValueError("it holds no loop state")
+    return Loaded(safetensors.torch.load(body), state)
 
 
 def write(path: Path, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
@@ -55,37 +60,55 @@ def write(path: Path, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -
 
 
 def read(path: Path) -> Loaded:
-    """Read one checkpoint file. Raises OSError or ValueError."""
+    """Read one checkpoint file. Raises one of ``DAMAGE``, of which OSError where it cannot be read."""
     return unpack(path.read_bytes())
 
 
 class Slots:
-    """The last two checkpoints of one piece of work, written in turn."""
+    """The last two checkpoints of one piece of work, written in turn.
 
-    def __init__(self, folder: Path, name: str) -> None:
+    ``work`` identifies what determines the work: checkpoints of other work (an edited configuration, another
+    teacher) are said and not used.
+    """
+
+    def __init__(self, folder: Path, name: str, work: str) -> None:
         self._paths = [folder / f"{name}.{slot}.ckpt" for slot in SLOTS]
+        self._name = name
+        self._work = work
         self._serial = 0
 
     def load(self, warn: Callable[[str], None]) -> Loaded | None:
-        """The newest intact checkpoint; ``warn`` is told of a damaged one."""
-        found: list[Loaded] = []
+        """The newest intact checkpoint; ``warn`` is told of a damaged one and of one that does not belong here."""
+        found: list[tuple[int, Loaded]] = []
         for path in self._paths:
             try:
-                found.append(read(path))
+                loaded = read(path)
+                serial = int(loaded.state["serial"])
             except FileNotFoundError:
                 continue
-            except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            except DAMAGE as error:
                 warn(f"checkpoint {path.name} is damaged ({error}); falling back to the one before it")
+                continue
+            if loaded.state.get("work") == self._work:
+                found.append((serial, loaded))
+            else:
+                warn(f"checkpoint {path.name} is of other work than this run's and is not used")
         if not found:
             return None
-        newest = max(found, key=lambda loaded: int(loaded.state["serial"]))
-        self._serial = int(newest.state["serial"])
+        self._serial, newest = max(found, key=lambda one: one[0])
         return newest
 
     def save(self, tensors: dict[str, torch.Tensor], **state: Any) -> None:
-        """Write over the older slot."""
-        self._serial += 1
-        write(self._paths[self._serial % 2], tensors, {**state, "serial": self._serial})
+        """Write over the older slot. Raises OSError, and NonFiniteLoss rather than keep what is not finite."""
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise NonFiniteLoss(
+                    f"{self._name}: {name} became NaN or infinite",
+                    "lower the learning rate of this stage; the last checkpoint before it is kept",
+                )
+        serial = self._serial + 1
+        write(self._paths[serial % 2], tensors, {**state, "serial": serial, "work": self._work})
+        self._serial = serial
 
     def clear(self) -> None:
         """Remove both, once the work they protect is done."""

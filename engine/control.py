@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from types import FrameType
 
@@ -11,6 +12,7 @@ from engine.rundir import RunDir
 
 POLL_SECONDS = 0.2
 SECOND_INTERRUPT_SECONDS = 3.0
+INTERRUPTED_CODE = 130
 
 
 class Control:
@@ -22,22 +24,20 @@ class Control:
         self._checkpoint = False
         self.paused = False
         self._polled = 0.0
-        self._interrupted_at = float("-inf")
 
     def install(self) -> None:
-        """Take over the signals of this process."""
+        """Take over the signals of this process; in its main thread."""
+        # Python runs handlers between two steps of the main thread, which may be inside one long call. The second
+        # interrupt must not wait for it, so a thread is told of every signal through a pipe.
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        threading.Thread(target=_end_at_second_interrupt, args=(reader,), name="interrupts", daemon=True).start()
         signal.signal(signal.SIGTERM, self._on_stop)
-        signal.signal(signal.SIGINT, self._on_interrupt)
+        signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGUSR1, self._on_checkpoint)
 
     def _on_stop(self, _signal: int, _frame: FrameType | None) -> None:
-        self._stop = True
-
-    def _on_interrupt(self, _signal: int, _frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if now - self._interrupted_at < SECOND_INTERRUPT_SECONDS:
-            os._exit(130)
-        self._interrupted_at = now
         self._stop = True
 
     def _on_checkpoint(self, _signal: int, _frame: FrameType | None) -> None:
@@ -74,7 +74,20 @@ class Control:
             self._poll()
         return self._stop
 
-    def checkpoint_due(self) -> bool:
+    def checkpoint_asked(self) -> bool:
         """True once for each request to checkpoint now."""
-        due, self._checkpoint = self._checkpoint, False
-        return due
+        asked, self._checkpoint = self._checkpoint, False
+        return asked
+
+
+def _end_at_second_interrupt(reader: int) -> None:
+    """Read the numbers of signals; two interrupts within 3 s end the process, which leaves its last checkpoints."""
+    last = float("-inf")
+    while True:
+        for number in os.read(reader, 64):
+            if number != signal.SIGINT:
+                continue
+            now = time.monotonic()
+            if now - last < SECOND_INTERRUPT_SECONDS:
+                os._exit(INTERRUPTED_CODE)
+            last = now

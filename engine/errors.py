@@ -6,9 +6,13 @@ EngineError
 │   ├── DataError         a dataset folder, archive, image or label file
 │   └── CheckpointError   a teacher or student checkpoint
 ├── RunDirError           a run directory that cannot be used (locked, unwritable, newer schema); exit code 2
-├── RunFailure            a fault during the work; exit code 1
+├── RunFailure            a fault during the work; exit code 1; what was done is kept
 │   ├── NonFiniteLoss     the loss became NaN or infinite
-│   └── OutOfMemory       the device has too little memory
+│   ├── OutOfMemory       the device or the host has too little memory
+│   ├── DiskFull          no space, quota or allowed file size is left
+│   ├── DataVanished      the data set was there at the start and is gone
+│   ├── StorageFailed     a disk or network file system failed to read or write
+│   └── DeviceFailed      the GPU or its driver failed
 └── Stopped               the user asked for it; exit code 3
 
 Every message says what is wrong, which value, what is allowed and what to do; ``remedy`` holds the last part.
@@ -60,7 +64,23 @@ class NonFiniteLoss(RunFailure):
 
 
 class OutOfMemory(RunFailure):
-    """The device has too little memory for the requested work."""
+    """The device or the host has too little memory for the requested work."""
+
+
+class DiskFull(RunFailure):
+    """No space, quota or allowed file size is left where the run writes."""
+
+
+class DataVanished(RunFailure):
+    """The data set was there at the start and is gone."""
+
+
+class StorageFailed(RunFailure):
+    """A disk or network file system failed to read or write."""
+
+
+class DeviceFailed(RunFailure):
+    """The GPU or its driver failed."""
 
 
 class Stopped(EngineError):

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import msgspec
 
@@ -21,6 +23,8 @@ Number = float | str
 #: Bounds that every reader may rely on: a line that breaks them is damaged. Numbers beyond overflow in arithmetic.
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 Time = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
+Percent = Annotated[float, msgspec.Meta(ge=0, le=100)]
+Figure = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 
 
 class Event(msgspec.Struct, tag_field="kind", kw_only=True, omit_defaults=True):
@@ -50,7 +54,7 @@ class Stage(Event, tag="stage"):
 
     stage: str
     what: str
-    seconds: float = 0.0
+    seconds: Figure = 0.0
     cached: bool = False
 
 
@@ -88,7 +92,7 @@ class Memory(Event, tag="memory"):
     """Bytes, except percentages, watts and degrees. Device figures are absent without a GPU."""
 
     rss: Count = 0
-    cpu_percent: float = 0.0
+    cpu_percent: Figure = 0.0
     host_total: Count = 0
     host_available: Count = 0
     allocated: Count | None = None
@@ -99,9 +103,9 @@ class Memory(Event, tag="memory"):
     ooms: Count | None = None
     device_total: Count | None = None
     device_free: Count | None = None
-    utilisation: float | None = None
-    power: float | None = None
-    temperature: float | None = None
+    utilisation: Figure | None = None
+    power: Figure | None = None
+    temperature: Figure | None = None
 
 
 class Metrics(Event, tag="metrics"):
@@ -111,9 +115,9 @@ class Metrics(Event, tag="metrics"):
     epoch: Count
     epochs: Count
     loss: Number = 0.0
-    top1: float | None = None
-    top5: float | None = None
-    lr: float | None = None
+    top1: Percent | None = None
+    top5: Percent | None = None
+    lr: Figure | None = None
     note: str = ""
 
 
@@ -147,12 +151,14 @@ class End(Event, tag="end"):
     error: str = ""
     message: str = ""
     remedy: str = ""
-    seconds: float = 0.0
+    seconds: Figure = 0.0
 
 
 AnyEvent = Hello | Stage | Progress | Iters | Layers | Memory | Metrics | Image | Log | Beat | End
 #: The kinds this version knows.
 KINDS = frozenset(str(one.__struct_config__.tag) for one in get_args(AnyEvent))
+#: What decoding a line can raise; brackets without end exhaust the parser's stack.
+NOT_AN_EVENT = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _decoder = msgspec.json.Decoder(AnyEvent)
 _encoder = msgspec.json.Encoder()
 
@@ -166,7 +172,7 @@ def decode(line: bytes) -> AnyEvent | None:
     """One line to an event; None for a line that is no known event."""
     try:
         event: AnyEvent = _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_AN_EVENT:
         return None
     return event
 
@@ -175,7 +181,7 @@ def decode_lines(data: bytes) -> list[AnyEvent] | None:
     """Many lines at once, which is several times faster; None when one of them is no known event."""
     try:
         return _decoder.decode_lines(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_AN_EVENT:
         return None
 
 
@@ -188,30 +194,64 @@ def read(path: Path) -> Iterator[AnyEvent]:
 
 
 class Writer:
-    """Appends events to a file. A failing disk loses telemetry, never the computation, and says so once."""
+    """Appends events to a file, from any thread. A failing disk loses telemetry, never the computation.
+
+    The loss is said at once on stderr, and as an event as soon as the disk takes one again.
+    """
 
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.lost = 0
+        self._lock = threading.Lock()
+        self._lost = 0
+        self._reason = "a line was cut short"
         self._partial = _ends_inside_line(path)
 
     def write(self, event: Event) -> None:
         if not event.t:
             event.t = round(time.time(), 3)
-        line = _encoder.encode(event) + b"\n"
+        with self._lock:
+            if self._append(event) and self._lost:
+                lost, self._lost = self._lost, 0
+                message = f"{lost} events before this one were lost: {self._reason}"
+                if not self._append(Log(t=event.t, message=message, level="warning")):
+                    self._lost += lost
+
+    def _append(self, event: Event) -> bool:
+        line = _line(event)
         if self._partial:
             line = b"\n" + line
         try:
             written = os.write(self._descriptor, line)
         except OSError as error:
-            if not self.lost:
-                print(f"telemetry lost: {error}", file=sys.stderr, flush=True)
-            self.lost += 1
-            return
-        self._partial = written < len(line)
+            self._reason = error.strerror or str(error)
+            if not self._lost:
+                with suppress(OSError):  # stderr may lie on the same disk
+                    print(f"telemetry lost: {error}", file=sys.stderr, flush=True)
+            written = 0
+        else:
+            self._partial = written < len(line)
+        whole = written == len(line)
+        self._lost += not whole
+        return whole
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def _line(event: Event) -> bytes:
+    """An event as a line. File names of other encodings come as lone surrogates, which no UTF-8 holds: escaped."""
+    try:
+        return _encoder.encode(event) + b"\n"
+    except UnicodeEncodeError:
+        return _encoder.encode(_escaped(msgspec.to_builtins(event))) + b"\n"
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, list):
+        return [_escaped(one) for one in value]
+    return {key: _escaped(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
 def _ends_inside_line(path: Path) -> bool:

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
+from engine.context import Context
 from engine.data import Dataset, normalise
-from engine.losses import Coefficients, Targets, chunk_loss, collect, join
+from engine.losses import Coefficients, Collected, Targets, chunk_loss, collect, join
 from engine.models.instrument import Probe
 from engine.recover import Chunk, real_indices
 
@@ -35,30 +36,38 @@ class Quality:
 
 
 def measure(
+    ctx: Context,
     network: nn.Module,
     chunks: Iterable[tuple[torch.Tensor, Targets]],
     coefficients: Coefficients,
     mean: tuple[float, ...],
     std: tuple[float, ...],
-    device: torch.device,
 ) -> Quality:
-    """Terms of the uint8 images (B, 3, H, W) of each chunk against its targets, as they are, without a view."""
+    """Terms of the uint8 images (B, 3, H, W) of each chunk against its targets, as they are, without a view.
+
+    Raises Stopped, OutOfMemory.
+    """
     probe = Probe(network)
     sums: list[list[float]] = []
     correct = images = 0
+
+    def forward(rows: slice) -> None:
+        nonlocal correct
+        logits, features, layers = probe(normalise(images_BCHW[rows].to(ctx.device), mean, std))
+        hits = int((logits.argmax(1) == targets.labels_B[rows]).sum())
+        parts.append(collect(logits, features, layers, targets, rows))
+        correct += hits
+
     try:
         with torch.no_grad():
             for images_BCHW, targets in chunks:
-                parts = []
+                parts: list[Collected] = []
                 for start in range(0, len(images_BCHW), FORWARD_BATCH):
-                    rows = slice(start, min(start + FORWARD_BATCH, len(images_BCHW)))
-                    inputs = normalise(images_BCHW[rows].to(device), mean, std)
-                    logits, features, layers = probe(inputs)
-                    correct += int((logits.argmax(1) == targets.labels_B[rows]).sum())
-                    parts.append(collect(logits, features, layers, targets, rows))
+                    ctx.cut("quality", slice(start, min(start + FORWARD_BATCH, len(images_BCHW))), forward)
                 terms = chunk_loss(join(parts), targets, coefficients)
                 sums.append([float(terms.ce), float(terms.feature), float(terms.bn)])
                 images += len(images_BCHW)
+                ctx.stop_if_asked("recover")
     finally:
         probe.close()
     ce, feature, bn = (sum(column) / len(sums) for column in zip(*sums, strict=True))
@@ -66,19 +75,19 @@ def measure(
 
 
 def against_real(
+    ctx: Context,
     network: nn.Module,
     dataset: Dataset,
     plan: list[Chunk],
     images_of: Callable[[Chunk], torch.Tensor],
     targets_of: Callable[[Chunk], Targets],
     coefficients: Coefficients,
-    seed: int,
-    device: torch.device,
 ) -> tuple[Quality, Quality]:
-    """Quality of a set's images and of as many random real photographs, chunk by chunk."""
-    facts = (coefficients, dataset.mean, dataset.std, device)
-    own = measure(network, ((images_of(chunk), targets_of(chunk)) for chunk in plan), *facts)
-    photographs = (
-        (dataset.train.batch(real_indices(chunk, dataset.train.labels_N, seed)), targets_of(chunk)) for chunk in plan
+    """Quality of a set's images and of as many random real photographs, chunk by chunk. Raises Stopped, OutOfMemory."""
+    own = ((images_of(chunk), targets_of(chunk)) for chunk in plan)
+    real = (
+        (dataset.train.batch(real_indices(chunk, dataset.train.labels_N, ctx.config.seed)), targets_of(chunk))
+        for chunk in plan
     )
-    return own, measure(network, photographs, *facts)
+    first, second = (measure(ctx, network, chunks, coefficients, dataset.mean, dataset.std) for chunks in (own, real))
+    return first, second

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +24,7 @@ from engine.checkpoints import Slots
 from engine.config import RecoverConfig, RunConfig
 from engine.context import Context
 from engine.data import Dataset, normalise
-from engine.errors import OutOfMemory, Stopped
+from engine.errors import NonFiniteLoss, OutOfMemory, Stopped
 from engine.losses import (
     Coefficients,
     Targets,
@@ -34,6 +36,7 @@ from engine.losses import (
     join,
     surrogate,
 )
+from engine.memory import fits
 from engine.models.instrument import Probe, bn_layers
 from engine.pictures import write_row
 from engine.randomness import generator, permutation
@@ -248,6 +251,31 @@ def loss_and_gradient(
     return terms.detached(), gradient
 
 
+def step_that_fits(
+    images_BCHW: torch.Tensor, probe: Probe, recipe: Recipe, iteration: int, smaller: Callable[[int, int], None]
+) -> tuple[Terms, torch.Tensor, Recipe]:
+    """``loss_and_gradient``, in smaller micro-batches where the device has too little memory, and the recipe for them.
+
+    The result is the same but for rounding. ``smaller`` is told the size that did not fit and the one tried next.
+    Raises OutOfMemory where not even one image fits.
+    """
+    found: list[tuple[Terms, torch.Tensor]] = []
+
+    def step(recipe: Recipe) -> None:
+        found.append(loss_and_gradient(images_BCHW, probe, recipe, iteration))
+
+    while not fits(partial(step, recipe)):
+        size = recipe.micro_batch or len(images_BCHW)
+        if size == 1:
+            raise OutOfMemory(
+                f"not even one image of {images_BCHW.shape[-1]} px fits the device's memory in recovery",
+                "use a device with more, a smaller teacher or a lower data.resolution",
+            )
+        recipe = replace(recipe, micro_batch=(size + 1) // 2)
+        smaller(size, recipe.micro_batch)
+    return *found[0], recipe
+
+
 def optimise(
     images_BCHW: torch.Tensor,
     probe: Probe,
@@ -255,11 +283,12 @@ def optimise(
     first: int = 0,
     adam: dict[str, torch.Tensor] | None = None,
     after_step: Callable[[int, Terms, torch.Tensor, dict[str, torch.Tensor]], None] = lambda *_: None,
+    smaller: Callable[[int, int], None] = lambda *_: None,
 ) -> torch.Tensor:
     """Adam on the pixels, clamped to the valid range after every step; returns the images.
 
     ``first`` and ``adam`` (``exp_avg``, ``exp_avg_sq``) continue an interrupted optimisation. ``after_step`` gets
-    the iteration, its terms, the images and Adam's state; it may raise to stop.
+    the iteration, its terms, the images and Adam's state; it may raise to stop. ``smaller``: see ``step_that_fits``.
     """
     images_BCHW = images_BCHW.detach().clone().requires_grad_()
     optimiser = torch.optim.Adam([images_BCHW], lr=recipe.lr_T[0], betas=recipe.betas, eps=1e-8)
@@ -267,7 +296,7 @@ def optimise(
         optimiser.state[images_BCHW] = {"step": torch.tensor(float(first)), **adam}
     low, high = recipe.low_C[:, None, None], recipe.high_C[:, None, None]
     for iteration in range(first, len(recipe.lr_T)):
-        terms, images_BCHW.grad = loss_and_gradient(images_BCHW, probe, recipe, iteration)
+        terms, images_BCHW.grad, recipe = step_that_fits(images_BCHW, probe, recipe, iteration, smaller)
         optimiser.param_groups[0]["lr"] = recipe.lr_T[iteration]
         optimiser.step()
         with torch.no_grad():
@@ -287,16 +316,21 @@ def to_uint8(
 
 
 def recover_chunk(
-    ctx: Context, dataset: Dataset, probe: Probe, chunk: Chunk, chunks: int, targets: Targets
+    ctx: Context, dataset: Dataset, probe: Probe, chunk: Chunk, chunks: int, targets: Targets, work: str
 ) -> torch.Tensor:
-    """Optimise one chunk, resuming from its checkpoint; returns uint8 images (B, 3, H, W) on the CPU.
+    """Optimise one chunk, going on from its checkpoint; returns uint8 images (B, 3, H, W) on the CPU.
 
-    Raises Stopped, NonFiniteLoss, OutOfMemory.
+    ``work`` identifies what determines the images. Raises Stopped, NonFiniteLoss, OutOfMemory.
     """
     recover = ctx.config.recover
     recipe = make_recipe(ctx.config, chunk, dataset, targets, ctx.device)
-    slots = Slots(ctx.run.checkpoints, f"recover-{chunk.index:06d}")
-    saved = slots.load(lambda message: ctx.log(message, "warning"))
+    slots = Slots(ctx.run.checkpoints, f"recover-{chunk.index:06d}", work)
+
+    def where(state: dict[str, Any]) -> str:
+        done = state["iteration"] + 1
+        return f"recover, chunk {chunk.index + 1} of {chunks}, {done} of {recover.iterations} iterations"
+
+    saved = ctx.load(slots, where)
     first, adam = 0, None
     if saved is None:
         images_BCHW = initial_images(chunk, dataset, recover.init, ctx.config.seed).to(ctx.device)
@@ -306,6 +340,11 @@ def recover_chunk(
         first = int(saved.state["iteration"]) + 1
         images_BCHW = saved.tensors["images"].to(ctx.device)
         adam = {key: saved.tensors[key].to(ctx.device) for key in ("exp_avg", "exp_avg_sq")}
+        if saved.state["fitting"]:
+            ctx.fitting.setdefault("recover", int(saved.state["fitting"]))
+    if "recover" in ctx.fitting:
+        wanted = recover.micro_batch or len(chunk.labels_B)
+        recipe = replace(recipe, micro_batch=min(wanted, ctx.fitting["recover"]))
     buffer = LossBuffer(ctx.emit, chunk.index, len(targets.mean_GF), ctx.device, recipe.lr_T)
     total = chunks * recover.iterations
 
@@ -317,30 +356,41 @@ def recover_chunk(
         if recover.preview_every and (done % recover.preview_every == 0 or last):
             _preview(ctx, dataset, chunk, done, images)
         stop = ctx.interrupted()
-        if stop or (done % recover.checkpoint_every == 0 and not last) or ctx.checkpoint_due():
+        if stop or ctx.checkpoint_due() or (done % recover.checkpoint_every == 0 and not last):
             buffer.flush()
-            slots.save({"images": images, **state}, iteration=iteration)
+            facts = {"iteration": iteration, "fitting": ctx.fitting.get("recover", 0)}
+            ctx.save(slots, where(facts), {"images": images, **state}, **facts)
         if stop:
             raise Stopped("stopped in recover")
 
-    try:
-        images_BCHW = optimise(images_BCHW, probe, recipe, first, adam, after_step)
-    except torch.OutOfMemoryError as error:
-        size = recover.micro_batch or len(chunk.labels_B)
-        raise OutOfMemory(
-            f"recovery of {size} images at {dataset.resolution} px does not fit the device's memory: {error}",
-            f"set recover.micro_batch = {max(1, size // 2)}: the result stays the same",
-        ) from None
+    def smaller(size: int, next_size: int) -> None:
+        ctx.fitting["recover"] = next_size
+        ctx.warn(
+            f"recover: {size} images do not fit the device's memory; going on in micro-batches of {next_size}, with "
+            "the same result but for rounding"
+        )
+
+    images_BCHW = optimise(images_BCHW, probe, recipe, first, adam, after_step, smaller)
     buffer.flush()
+    if not bool(torch.isfinite(images_BCHW).all()):
+        raise NonFiniteLoss(
+            f"images of chunk {chunk.index} became NaN in the last iteration",
+            "lower recover.lr or recover.r_bn; the last checkpoint before it is kept",
+        )
     return to_uint8(images_BCHW, dataset.mean, dataset.std).cpu()
 
 
 def _preview(ctx: Context, dataset: Dataset, chunk: Chunk, done: int, images_BCHW: torch.Tensor) -> None:
+    """Write a preview; one that cannot be written is said once and is no reason to stop."""
     name = f"chunk-{chunk.index:06d}-{done:07d}.png"
     shown = torch.linspace(0, len(images_BCHW) - 1, min(10, len(images_BCHW))).long()
-    write_row(
-        ctx.run.previews / name,
-        to_uint8(images_BCHW[shown.to(images_BCHW.device)], dataset.mean, dataset.std).cpu(),
-    )
+    try:
+        write_row(
+            ctx.run.previews / name,
+            to_uint8(images_BCHW[shown.to(images_BCHW.device)], dataset.mean, dataset.std).cpu(),
+        )
+    except OSError as error:
+        ctx.warn_once(f"previews cannot be written: {error.strerror}")
+        return
     classes = chunk.labels_B[shown].tolist()
     ctx.emit(events.Image(chunk=chunk.index, iteration=done, path=f"previews/{name}", classes=classes))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
+from typing import Any
 
-import safetensors.torch
 import torch
 from torch import nn
 
 from engine.artifacts import key_of
+from engine.checkpoints import Slots
 from engine.context import Context
 from engine.data import normalise
-from engine.errors import RunFailure, Stopped
+from engine.errors import DiskFull, NonFiniteLoss, Stopped
+from engine.faults import is_full
 from engine.mixing import EpochPlan
 from engine.rundir import write_whole
-from engine.softlabels import SyntheticSet, block_is_whole, block_path, blocks
+from engine.softlabels import SyntheticSet, block_bytes, block_is_whole, block_path, blocks
 
 
 def teacher_logits(
@@ -30,13 +33,13 @@ def teacher_logits(
 def relabel(
     ctx: Context, synthetic: SyntheticSet, teacher: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> None:
-    """Write the soft labels of all epochs; whole files of the same work are kept. Raises Stopped, RunFailure.
+    """Write the soft labels of all epochs; whole files of the same work are kept. Raises Stopped, RunFailure, OSError.
 
     Forward batches are fixed (``relabel.batch_size``), so the stored bytes depend on nothing but the configuration.
     """
     config = ctx.config
     source_NCHW = normalise(synthetic.images_NCHW.to(ctx.device), mean, std)
-    count, size = len(source_NCHW), source_NCHW.shape[-1]
+    count = len(source_NCHW)
     epochs, classes = config.train.epochs, int(synthetic.labels_N.max()) + 1
     key = key_of(
         images=hashlib.sha256(synthetic.images_NCHW.numpy().tobytes()).hexdigest(),
@@ -47,21 +50,58 @@ def relabel(
     for block in blocks(epochs, count, classes):
         path = block_path(ctx.run, block)
         if not block_is_whole(path, (len(block), count, classes), key):
-            logits_ENC = torch.empty(len(block), count, classes, dtype=torch.float16)
-            for row, epoch in enumerate(block):
-                plan = EpochPlan(count, size, config.relabel, config.seed, epoch)
-                for start in range(0, count, config.relabel.batch_size):
-                    rows = slice(start, min(start + config.relabel.batch_size, count))
-                    precise = ctx.device.type != "cuda"
-                    logits_ENC[row, rows] = teacher_logits(teacher, plan, source_NCHW, rows, precise).half().cpu()
-                if ctx.interrupted():
-                    raise Stopped("stopped in relabel")
-                ctx.progress("relabel", epoch + 1, epochs, "epochs")
+            slots = Slots(ctx.run.checkpoints, "relabel", f"{key}-{block.start}")
+            logits_ENC = _label_block(ctx, source_NCHW, teacher, block, classes, slots)
             try:
-                write_whole(path, safetensors.torch.save({"logits_ENC": logits_ENC}, metadata={"key": key}))
+                write_whole(path, block_bytes(logits_ENC, key))
             except OSError as error:
-                raise RunFailure(
-                    f"cannot write soft labels {path}: {error.strerror}",
+                if not is_full(error):
+                    raise
+                raise DiskFull(
+                    f"the disk became full at soft labels {path}: {error.strerror}",
                     "free some space and resume, or set relabel.storage = 'online'",
                 ) from None
+            slots.clear()
         ctx.progress("relabel", block.stop, epochs, "epochs")
+        ctx.stop_if_asked("relabel")
+
+
+def _label_block(
+    ctx: Context, source_NCHW: torch.Tensor, teacher: nn.Module, block: range, classes: int, slots: Slots
+) -> torch.Tensor:
+    """Logits (E, N, C) float16 of a block of epochs; a checkpoint holds those of the epochs and images so far."""
+    config, count = ctx.config.relabel, len(source_NCHW)
+    logits_ENC = torch.zeros(len(block), count, classes, dtype=torch.float16)
+
+    def where(state: dict[str, Any]) -> str:
+        return f"relabel, epoch {block[state['row']] + 1}, {state['stop']} of {count} images"
+
+    saved = ctx.load(slots, where)
+    first_row, begin = 0, 0
+    if saved is not None:
+        first_row, begin = saved.state["row"], saved.state["stop"]
+        logits_ENC.copy_(saved.tensors["logits_ENC"])
+    for row in range(first_row, len(block)):
+        plan = EpochPlan(count, source_NCHW.shape[-1], config, ctx.config.seed, block[row])
+        for start in range(begin, count, config.batch_size):
+            stop = min(start + config.batch_size, count)
+            work = partial(_label_images, teacher, plan, source_NCHW, logits_ENC[row])
+            ctx.cut("relabel", slice(start, stop), work)
+            interrupted = ctx.interrupted()
+            if interrupted or ctx.checkpoint_due():
+                state = {"row": row, "stop": stop}
+                ctx.save(slots, where(state), {"logits_ENC": logits_ENC}, **state)
+            if interrupted:
+                raise Stopped("stopped in relabel")
+        begin = 0
+        ctx.progress("relabel", block[row] + 1, ctx.config.train.epochs, "epochs")
+    if not bool(torch.isfinite(logits_ENC).all()):
+        raise NonFiniteLoss("soft labels became NaN or infinite", "take another teacher, or lower squeeze.lr")
+    return logits_ENC
+
+
+def _label_images(
+    teacher: nn.Module, plan: EpochPlan, source_NCHW: torch.Tensor, logits_NC: torch.Tensor, rows: slice
+) -> None:
+    precise = source_NCHW.device.type != "cuda"
+    logits_NC[rows] = teacher_logits(teacher, plan, source_NCHW, rows, precise).half().cpu()

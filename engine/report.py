@@ -5,17 +5,15 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from engine import __version__
 from engine.context import Context
 from engine.data import Dataset
+from engine.outcome import Outcome
 from engine.rundir import write_whole
-
-if TYPE_CHECKING:
-    from engine.pipeline import Outcome
 
 
 def versions() -> dict[str, str]:
@@ -82,4 +80,6 @@ def write_dataset_card(ctx: Context, dataset: Dataset, outcome: Outcome) -> None
         "versions": versions(),
         "config": ctx.config.model_dump(mode="json", exclude={"run"}),
     }
-    write_whole(ctx.run.images / "dataset.json", json.dumps(facts, indent=1, ensure_ascii=False).encode())
+    # A file name of another encoding comes as a lone surrogate; escaped with a backslash it is valid JSON.
+    data = json.dumps(facts, indent=1, ensure_ascii=False).encode(errors="backslashreplace")
+    write_whole(ctx.run.images / "dataset.json", data)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from engine.artifacts import Cache, link_or_copy
-from engine.checkpoints import Loaded, pack, read
+from engine.checkpoints import DAMAGE, Loaded, pack, read
 from engine.context import Context
 from engine.rundir import sync_rename, write_whole
 
@@ -30,8 +30,8 @@ def recall(ctx: Context, cache: Cache, kind: str, key: str) -> tuple[Loaded | No
             continue
         try:
             loaded = read(path)
-        except (OSError, ValueError) as error:
-            ctx.log(f"{path.name} is damaged ({error}) and is made again", "warning")
+        except DAMAGE as error:
+            ctx.warn(f"{path.name} is damaged ({error}) and is made again")
             continue
         if loaded.state.get("key") == key:
             if path != own:
@@ -47,7 +47,7 @@ def remember(ctx: Context, cache: Cache, kind: str, key: str, tensors: dict[str,
     try:
         cache.keep(kind, key, data)
     except OSError as error:
-        ctx.log(f"{kind} is not cached for later runs: {error}", "warning")
+        ctx.warn(f"{kind} is not cached for later runs: {error}")
 
 
 class FeatureFile:
@@ -56,7 +56,7 @@ class FeatureFile:
     def __init__(self, ctx: Context, cache: Cache, key: str) -> None:
         self._ctx, self._cache, self._key = ctx, cache, key
         self.path = ctx.run.checkpoints / "features.npy"
-        self._partial = self.path.with_name(f"{self.path.name}.tmp-{os.getpid()}")
+        self._partial = self.path.with_name(f".{self.path.name}.partial")
         self._map: np.memmap[Any, Any] | None = None
 
     def allocate(self, count: int, size: int) -> torch.Tensor:
@@ -69,15 +69,30 @@ class FeatureFile:
             os.posix_fallocate(file.fileno(), 0, self._partial.stat().st_size)
         return torch.from_numpy(self._map)
 
-    def commit(self) -> str:
-        """Give the file its name, keep it in the cache, and return the SHA-256 of its content."""
+    def reopen(self, count: int, size: int) -> torch.Tensor | None:
+        """What a broken-off pass had written under the temporary name; None where it is not of this shape."""
+        try:
+            found = np.lib.format.open_memmap(self._partial, mode="r+")
+        except (OSError, ValueError):
+            return None
+        if found.shape != (count, size) or found.dtype != np.float32:
+            return None
+        self._map = found
+        return torch.from_numpy(found)
+
+    def flush(self) -> None:
+        """Put what was written so far onto the disk. Raises OSError."""
         if self._map is not None:
             self._map.flush()
+
+    def commit(self) -> str:
+        """Give the file its name, keep it in the cache, and return the SHA-256 of its content."""
+        self.flush()
         sync_rename(self._partial, self.path)
         try:
             self._cache.keep_file("features", self._key, self.path)
         except OSError as error:
-            self._ctx.log(f"features are not cached for later runs: {error}", "warning")
+            self._ctx.warn(f"features are not cached for later runs: {error}")
         return file_sha256(self.path)
 
     def open(self, sha256: str) -> torch.Tensor | None:
@@ -86,7 +101,7 @@ class FeatureFile:
             if path is None or not path.is_file():
                 continue
             if file_sha256(path) != sha256:
-                self._ctx.log(f"{path.name} is damaged and is made again", "warning")
+                self._ctx.warn(f"{path.name} is damaged and is made again")
                 continue
             if path != self.path:
                 link_or_copy(path, self.path)

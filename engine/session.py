@@ -42,7 +42,7 @@ def work(run: rundir.RunDir, emit: Callable[[events.Event], None], control: Cont
     watch = StallWatch(run, config, emit, lambda: control.paused)
     watch.start()
     try:
-        execute(Context(config, device, run, watch.emit, control.interrupted, control.checkpoint_due))
+        execute(Context(config, device, run, watch.emit, control.interrupted, control.checkpoint_asked))
     finally:
         watch.stop()
         heart.stop()

@@ -5,10 +5,13 @@ Views and mixing are recomputed from the seed (`engine.mixing`), so no coordinat
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
+import safetensors.torch
 import torch
 from safetensors import safe_open
 
@@ -38,13 +41,30 @@ def block_path(run: RunDir, block: range) -> Path:
     return run.labels / f"epochs-{block.start:05d}-{block.stop - 1:05d}.safetensors"
 
 
+def block_bytes(logits_ENC: torch.Tensor, key: str) -> bytes:
+    """The file of a block: its logits, the key of the work they belong to, and their checksum.
+
+    Both are one metadata entry: safetensors writes several entries in random order, and equal runs must leave equal
+    bytes.
+    """
+    facts = {"key": key, "sha256": _sha256(logits_ENC)}
+    return safetensors.torch.save({"logits_ENC": logits_ENC}, metadata={"facts": json.dumps(facts)})
+
+
+def _sha256(tensor: torch.Tensor) -> str:
+    return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+
+
 def block_is_whole(path: Path, shape: tuple[int, int, int], key: str) -> bool:
-    """Whether a file holds the block: made for this very work (``key``) and of this shape (epochs, images, classes)."""
+    """Whether a file holds the block, undamaged: of this very work (``key``) and shape (epochs, images, classes)."""
     try:
         with safe_open(path, "pt") as file:
-            same = (file.metadata() or {}).get("key") == key
-            return same and tuple(file.get_slice("logits_ENC").get_shape()) == shape
-    except (OSError, safetensors.SafetensorError):
+            facts = json.loads((file.metadata() or {}).get("facts", "null"))
+            if not isinstance(facts, dict) or facts.get("key") != key:
+                return False
+            logits_ENC = file.get_tensor("logits_ENC")
+            return tuple(logits_ENC.shape) == shape and _sha256(logits_ENC) == facts.get("sha256")
+    except (OSError, ValueError, safetensors.SafetensorError):
         return False
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from contextlib import suppress
 
 from torch import nn
 
@@ -35,18 +37,33 @@ def needed_bytes(config: RunConfig, classes: int, train_images: int, features: i
     return total
 
 
+def free_bytes(run: RunDir) -> int:
+    """What the file system of a run directory has free for this user. Raises OSError."""
+    return shutil.disk_usage(run.path).free
+
+
+def written_bytes(run: RunDir) -> int:
+    """What a run has written so far."""
+    total = 0
+    for folder, _, names in os.walk(run.path):
+        for name in names:
+            with suppress(OSError):  # a request or a temporary file that went meanwhile
+                total += os.lstat(os.path.join(folder, name)).st_size
+    return total
+
+
 def require_space(run: RunDir, needed: int) -> None:
     """Raises RunDirError where the file system of the run directory has less free, what is there already counted."""
-    free = shutil.disk_usage(run.path).free
-    present = sum(file.stat().st_size for file in run.path.rglob("*") if file.is_file())
-    if free < needed - present:
+    free = free_bytes(run)
+    if free < needed - written_bytes(run):
         raise RunDirError(
-            f"{run.path} lies on a file system with {_size(free)} free; this run writes up to {_size(needed)}",
+            f"{run.path} lies on a file system with {size_text(free)} free; this run writes up to {size_text(needed)}",
             "free some space, set WMDD_HOME to a larger disk, or set relabel.storage = 'online'",
         )
 
 
-def _size(count: float) -> str:
+def size_text(count: float) -> str:
+    """Bytes for people."""
     for unit in ("B", "KB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}"

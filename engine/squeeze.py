@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,12 +12,13 @@ from torch.nn import functional
 
 from engine import events
 from engine.augment import apply_views, draw_views
-from engine.checkpoints import Slots, capture, read, restore, write
+from engine.checkpoints import DAMAGE, Slots, capture, read, restore, write
 from engine.config import SqueezeConfig
 from engine.context import Context
 from engine.data import Dataset, normalise
 from engine.errors import NonFiniteLoss, Stopped
 from engine.evaluate import evaluate
+from engine.memory import fits, training_failure
 from engine.randomness import permutation
 
 
@@ -27,28 +30,38 @@ def learning_rate(config: SqueezeConfig, step: int, steps_per_epoch: int) -> flo
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def squeeze(ctx: Context, dataset: Dataset, network: nn.Module) -> dict[str, float]:
-    """Train in place, resuming from the last epoch's checkpoint.
+def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> dict[str, float]:
+    """Train in place, going on from the last checkpoint of this ``work``: an epoch, and the step within it.
 
     The teacher is the last epoch's network or, with ``squeeze.keep = "best"``, that of the highest top-1.
-    Returns top1 and top5 of the teacher and best_top1, in percent. Raises Stopped, NonFiniteLoss.
+    Returns top1 and top5 of the teacher and best_top1, in percent. Raises Stopped, NonFiniteLoss, OutOfMemory.
     """
     config, device, source = ctx.config.squeeze, ctx.device, dataset.train
-    cuda = device.type == "cuda"
-    if cuda:
+    if device.type == "cuda":
         network.to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(
         network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
-    slots = Slots(ctx.run.checkpoints, "squeeze")
-    best_file = ctx.run.checkpoints / "teacher-best.ckpt"
-    first, best_top1, top1, top5 = 0, 0.0, 0.0, 0.0
-    saved = slots.load(lambda message: ctx.log(message, "warning"))
-    if saved is not None:
-        restore(network, optimiser, saved.tensors)
-        first, best_top1, top1, top5 = (saved.state[key] for key in ("epoch", "best_top1", "top1", "top5"))
+    slots = Slots(ctx.run.checkpoints, "squeeze", work)
+    best = _Best(ctx, work)
     # A last batch of one image, which BatchNorm cannot take, is left out of the epoch.
     sizes = [size for size in _batch_sizes(len(source), config.batch_size) if size > 1]
+    first, step, top1, top5 = 0, 0, 0.0, 0.0
+    loss_sum = torch.zeros((), device=device)
+
+    def where(state: dict[str, Any]) -> str:
+        part = f" and {state['step']} of {len(sizes)} steps" if state["step"] else ""
+        return f"squeeze, {state['epoch']} of {config.epochs} epochs{part}"
+
+    def save(epoch: int, step: int) -> None:
+        state = {"epoch": epoch, "step": step, "top1": top1, "top5": top5, "best_top1": best.top1}
+        ctx.save(slots, where(state), {**capture(network, optimiser), "loss_sum": loss_sum}, **state)
+
+    saved = ctx.load(slots, where)
+    if saved is not None and best.agrees(saved.state):
+        restore(network, optimiser, saved.tensors)
+        loss_sum.copy_(saved.tensors["loss_sum"])
+        first, step, top1, top5 = (saved.state[key] for key in ("epoch", "step", "top1", "top5"))
     for epoch in range(first, config.epochs):
         order_N = permutation(len(source), ctx.config.seed, "squeeze", epoch)
         views = draw_views(
@@ -61,32 +74,27 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module) -> dict[str, flo
             "squeeze",
             epoch,
         )
-        loss_sum = torch.zeros((), device=device)
         network.train()
-        index_lists = list(order_N[: sum(sizes)].split(config.batch_size))
-        for step, (index, images) in enumerate(zip(index_lists, source.batches(index_lists), strict=True)):
-            labels = source.labels_N[index].to(device)
-            inputs = apply_views(normalise(images, dataset.mean, dataset.std), views[index])
+        left = list(order_N[: sum(sizes)].split(config.batch_size))[step:]
+        for index, images in zip(left, source.batches(left), strict=True):
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(config, epoch * len(sizes) + step, len(sizes))
-            with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
-                logits = network(inputs)
-            loss = functional.cross_entropy(logits.float(), labels, label_smoothing=config.label_smoothing)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            loss_sum += loss.detach() * len(index)
-            ctx.progress("squeeze", epoch * len(sizes) + step + 1, config.epochs * len(sizes), "steps")
-            if ctx.interrupted():
-                # The epoch is not kept: it runs again from the last checkpoint, to the same bytes.
+            inputs = apply_views(normalise(images, dataset.mean, dataset.std), views[index])
+            labels = source.labels_N[index].to(device)
+            if not fits(partial(_train_step, network, optimiser, inputs, labels, config.label_smoothing, loss_sum)):
+                raise training_failure("squeeze.batch_size", network, len(index), dataset.resolution, device)
+            step += 1
+            ctx.progress("squeeze", epoch * len(sizes) + step, config.epochs * len(sizes), "steps")
+            stop = ctx.interrupted()
+            if stop or ctx.checkpoint_due():
+                save(epoch, step)
+            if stop:
                 raise Stopped("stopped in squeeze")
         mean_loss = float(loss_sum) / sum(sizes)  # CPU–GPU synchronisation, once an epoch
         if not math.isfinite(mean_loss):
             raise NonFiniteLoss(f"the teacher's loss became {mean_loss} in epoch {epoch + 1}", "lower squeeze.lr")
-        top1, top5 = evaluate(network, dataset.val, dataset.mean, dataset.std, ctx.config.train.eval_batch, device)
-        if top1 > best_top1 or not best_file.is_file():
-            best_top1 = max(best_top1, top1)
-            write(best_file, dict(network.state_dict()), {"epoch": epoch + 1, "top1": top1, "top5": top5})
+        top1, top5 = evaluate(ctx, "squeeze", network, dataset.val, dataset.mean, dataset.std)
+        best.see(network, epoch + 1, top1, top5)
         ctx.emit(
             events.Metrics(
                 stage="squeeze",
@@ -95,15 +103,70 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module) -> dict[str, flo
                 loss=events.numbers([mean_loss])[0],
                 top1=top1,
                 top5=top5,
-                lr=optimiser.param_groups[0]["lr"],
+                lr=learning_rate(config, (epoch + 1) * len(sizes) - 1, len(sizes)),
             )
         )
-        slots.save(capture(network, optimiser), epoch=epoch + 1, best_top1=best_top1, top1=top1, top5=top5)
+        step = 0
+        loss_sum.zero_()
+        save(epoch + 1, 0)
     if config.keep == "best":
-        best = read(best_file)
+        top1, top5 = best.take(network)
+    return {"top1": top1, "top5": top5, "best_top1": best.top1}
+
+
+def _train_step(
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    inputs_BCHW: torch.Tensor,
+    labels_B: torch.Tensor,
+    label_smoothing: float,
+    loss_sum: torch.Tensor,
+) -> None:
+    """One step of SGD; adds the batch's loss to ``loss_sum``."""
+    cuda = inputs_BCHW.device.type == "cuda"
+    with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=cuda):
+        logits = network(inputs_BCHW)
+    loss = functional.cross_entropy(logits.float(), labels_B, label_smoothing=label_smoothing)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    loss_sum += loss.detach() * len(labels_B)
+
+
+class _Best:
+    """The network of the highest top-1 so far, in ``teacher-best.ckpt``."""
+
+    def __init__(self, ctx: Context, work: str) -> None:
+        self._ctx = ctx
+        self._work = work
+        self._path = ctx.run.checkpoints / "teacher-best.ckpt"
+        self.top1 = 0.0
+
+    def agrees(self, saved: dict[str, Any]) -> bool:
+        """Whether the best of the epochs done by a checkpoint is there where it is needed; said where it is not."""
+        if self._ctx.config.squeeze.keep == "best" and saved["epoch"] > 0:
+            try:
+                state = read(self._path).state
+            except DAMAGE as error:
+                self._ctx.warn(f"{self._path.name} is damaged ({error}); squeeze begins again")
+                return False
+            if state.get("work") != self._work:
+                self._ctx.warn(f"{self._path.name} is of other work than this run's; squeeze begins again")
+                return False
+        self.top1 = saved["best_top1"]
+        return True
+
+    def see(self, network: nn.Module, epoch: int, top1: float, top5: float) -> None:
+        if top1 > self.top1 or epoch == 1:
+            self.top1 = max(self.top1, top1)
+            state = {"epoch": epoch, "top1": top1, "top5": top5, "work": self._work}
+            write(self._path, dict(network.state_dict()), state)
+
+    def take(self, network: nn.Module) -> tuple[float, float]:
+        """Make the network the best one; its top-1 and top-5."""
+        best = read(self._path)
         network.load_state_dict(best.tensors)
-        top1, top5 = best.state["top1"], best.state["top5"]
-    return {"top1": top1, "top5": top5, "best_top1": best_top1}
+        return best.state["top1"], best.state["top5"]
 
 
 def _batch_sizes(count: int, batch_size: int) -> list[int]:

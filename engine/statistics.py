@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from engine.data import Dataset, normalise
-from engine.models.instrument import Probe, bn_layers
+from engine.models.instrument import Probe, bn_layers, classifier_layer
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,15 @@ class Statistics:
         return self.features_ND[self.labels_N == label]
 
 
+@dataclass(frozen=True)
+class ImageSums:
+    """Pixels, and sums over them of one layer's shifted input and its square, for each image; float64."""
+
+    count_N: torch.Tensor
+    sum_NF: torch.Tensor
+    square_NF: torch.Tensor
+
+
 class ClassMoments:
     """Sums of one layer's input and its square for each class, shifted by ``shift_F`` and kept in float64."""
 
@@ -56,13 +66,21 @@ class ClassMoments:
         self.sum_CF = torch.zeros(classes, channels, dtype=torch.float64, device=device)
         self.square_CF = torch.zeros(classes, channels, dtype=torch.float64, device=device)
 
-    def add(self, inputs_NCHW: torch.Tensor, labels_N: torch.Tensor) -> None:
-        """Add a batch in any order of classes; no synchronisation."""
+    def of_images(self, inputs_NCHW: torch.Tensor) -> ImageSums:
+        """Sums of each image of a batch; no synchronisation."""
         shifted = inputs_NCHW.float() - self.shift_F[None, :, None, None]
         pixels = shifted.shape[2] * shifted.shape[3]
-        self.count_C.index_add_(0, labels_N, torch.full_like(labels_N, pixels, dtype=torch.float64))
-        self.sum_CF.index_add_(0, labels_N, shifted.sum((2, 3), dtype=torch.float64))
-        self.square_CF.index_add_(0, labels_N, shifted.square().sum((2, 3), dtype=torch.float64))
+        return ImageSums(
+            torch.full((len(shifted),), pixels, dtype=torch.float64, device=shifted.device),
+            shifted.sum((2, 3), dtype=torch.float64),
+            shifted.square().sum((2, 3), dtype=torch.float64),
+        )
+
+    def add(self, sums: ImageSums, labels_N: torch.Tensor) -> None:
+        """Add images in any order of classes."""
+        self.count_C.index_add_(0, labels_N, sums.count_N)
+        self.sum_CF.index_add_(0, labels_N, sums.sum_NF)
+        self.square_CF.index_add_(0, labels_N, sums.square_NF)
 
     def mean(self) -> torch.Tensor:
         return self.sum_CF / self.count_C[:, None] + self.shift_F.double()
@@ -73,12 +91,66 @@ class ClassMoments:
         return (self.square_CF / self.count_C[:, None] - offset.square()).clamp(min=0)
 
 
+class Sums:
+    """What a pass over the data adds up: moments of every layer, within-batch variances, correct answers."""
+
+    def __init__(self, network: nn.Module, classes: int, device: torch.device, batch_averaged: bool) -> None:
+        layers = bn_layers(network)
+        self.names = [name for name, _ in layers]
+        self.moments = [ClassMoments(classes, _shift(layer).to(device)) for _, layer in layers]
+        self.within = [torch.zeros_like(moment.sum_CF) for moment in self.moments]
+        self.batch_averaged = batch_averaged
+        self.correct = torch.zeros((), dtype=torch.int64, device=device)
+
+    def add(self, logits_NC: torch.Tensor, inputs: Sequence[torch.Tensor], labels_N: torch.Tensor) -> None:
+        """Add a batch. What needs memory comes first: a batch that does not fit leaves the sums as they were."""
+        sums = [moment.of_images(x) for moment, x in zip(self.moments, inputs, strict=True)]
+        variances = []
+        if self.batch_averaged:
+            variances = [x.float().var((0, 2, 3), unbiased=False).double()[None] * len(labels_N) for x in inputs]
+        correct = (logits_NC.argmax(1) == labels_N).sum()
+        for moment, one in zip(self.moments, sums, strict=True):
+            moment.add(one, labels_N)
+        for within_CF, variance in zip(self.within, variances, strict=False):
+            within_CF.index_add_(0, labels_N[:1], variance)
+        self.correct += correct
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Everything by name: for a checkpoint, and to take one back into sums built alike."""
+        found = {"correct": self.correct}
+        for index, (moment, within_CF) in enumerate(zip(self.moments, self.within, strict=True)):
+            found |= {
+                f"{index:04d}/count_C": moment.count_C,
+                f"{index:04d}/sum_CF": moment.sum_CF,
+                f"{index:04d}/square_CF": moment.square_CF,
+            }
+            if self.batch_averaged:
+                found[f"{index:04d}/within_CF"] = within_CF
+        return found
+
+    def restore(self, saved: dict[str, torch.Tensor]) -> None:
+        for name, tensor in self.tensors().items():
+            tensor.copy_(saved[name])
+
+    def layers(self, images_C: torch.Tensor) -> tuple[LayerStatistics, ...]:
+        """Mean and variance of every layer; ``images_C`` counts the images of each class."""
+        found = []
+        for name, moment, within_CF in zip(self.names, self.moments, self.within, strict=True):
+            variance_CF = within_CF / images_C[:, None] if self.batch_averaged else moment.variance()
+            found.append(LayerStatistics(name, moment.mean().float().cpu(), variance_CF.float().cpu()))
+        return tuple(found)
+
+
 def loading_batches(labels_N: torch.Tensor, size: int) -> list[torch.Tensor]:
     """Index lists of at most ``size`` images of one class each, in data order (the reference's loader)."""
     lists = []
     for label in labels_N.unique(sorted=True):
         lists += list((labels_N == label).nonzero().flatten().split(size))
     return lists
+
+
+def _whole(rows: slice, work: Callable[[slice], None]) -> None:
+    work(rows)
 
 
 def collect(
@@ -89,56 +161,35 @@ def collect(
     classes: int,
     device: torch.device,
     batch_averaged: bool,
-    after_batch: Callable[[int], None] = lambda _done: None,
+    after_batch: Callable[[int, Sums, torch.Tensor], None] = lambda *_: None,
     allocate: Callable[[int, int], torch.Tensor] = torch.zeros,
+    first: int = 0,
+    sums: Sums | None = None,
+    cut: Callable[[slice, Callable[[slice], None]], None] = _whole,
 ) -> Statistics:
     """Run the teacher once over all ``batches`` and return exact or batch-averaged statistics.
 
     ``load(batches)`` yields normalised float images of each index list. With ``batch_averaged`` every batch
-    must hold one class. ``after_batch`` is called with the number of images done; it may raise to stop.
-    ``allocate(N, D)`` makes the tensor that takes the features: in memory, or memory-mapped.
+    must hold one class. ``allocate(N, D)`` makes the tensor that takes the features: in memory, or memory-mapped.
+
+    A pass can be broken off: ``after_batch`` gets the number of batches done, the sums and the features so far, and
+    may raise; ``first`` and ``sums`` go on from there. ``cut(rows, work)`` may do a batch in several forward passes.
     """
-    layers = bn_layers(network)
-    moments = [ClassMoments(classes, _shift(layer).to(device)) for _, layer in layers]
-    within = [torch.zeros_like(moment.sum_CF) for moment in moments]
-    features_ND: torch.Tensor | None = None
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    sums = sums or Sums(network, classes, device, batch_averaged)
+    features_ND = allocate(len(labels_N), classifier_layer(network).in_features)
     probe = Probe(network)
-    done = 0
+    left = batches[first:]
     try:
         with torch.no_grad():
-            for index, images_NCHW in zip(batches, load(batches), strict=True):
+            for done, (index, images_NCHW) in enumerate(zip(left, load(left), strict=True), start=first + 1):
                 labels = labels_N[index].to(device)
-                logits, features, inputs = probe(images_NCHW)
-                for moment, within_CF, inputs_NCHW in zip(moments, within, inputs, strict=True):
-                    moment.add(inputs_NCHW, labels)
-                    if batch_averaged:
-                        variance_F = inputs_NCHW.float().var((0, 2, 3), unbiased=False).double()
-                        within_CF.index_add_(0, labels[:1], variance_F[None] * len(index))
-                if features_ND is None:
-                    features_ND = allocate(len(labels_N), features.shape[1])
-                features_ND[index] = features.float().cpu()
-                correct += (logits.argmax(1) == labels).sum()
-                done += len(index)
-                after_batch(done)
+                work = partial(_add_images, probe, images_NCHW, labels, index, sums, features_ND)
+                cut(slice(0, len(index)), work)
+                after_batch(done, sums, features_ND)
     finally:
         probe.close()
-    if features_ND is None:
-        raise ValueError("statistics need at least one image")
     images_C = torch.bincount(labels_N, minlength=classes).double().to(device)
-    return Statistics(
-        layers=tuple(
-            LayerStatistics(
-                name,
-                moment.mean().float().cpu(),
-                ((within_CF / images_C[:, None]) if batch_averaged else moment.variance()).float().cpu(),
-            )
-            for (name, _), moment, within_CF in zip(layers, moments, within, strict=True)
-        ),
-        features_ND=features_ND,
-        labels_N=labels_N.clone(),
-        correct=int(correct),
-    )
+    return Statistics(sums.layers(images_C), features_ND, labels_N.clone(), int(sums.correct))
 
 
 def _shift(layer: nn.BatchNorm2d) -> torch.Tensor:
@@ -147,30 +198,36 @@ def _shift(layer: nn.BatchNorm2d) -> torch.Tensor:
     return layer.running_mean.detach()
 
 
-def of_dataset(
-    network: nn.Module,
-    dataset: Dataset,
-    device: torch.device,
-    variance: str,
-    batch_size: int,
-    loading_batch: int,
-    after_batch: Callable[[int], None] = lambda _done: None,
-    allocate: Callable[[int, int], torch.Tensor] = torch.zeros,
-) -> Statistics:
-    """Statistics of a data set's training images by the teacher in eval mode."""
-    network.eval()
-    source = dataset.train
-    averaged = variance == "batch-averaged"
-    if averaged:
-        batches = loading_batches(source.labels_N, loading_batch)
-    else:
-        batches = list(torch.arange(len(source)).split(batch_size))
+def _add_images(
+    probe: Probe,
+    images_NCHW: torch.Tensor,
+    labels_N: torch.Tensor,
+    index_N: torch.Tensor,
+    sums: Sums,
+    features_ND: torch.Tensor,
+    part: slice,
+) -> None:
+    """One forward pass of a part of a batch; changes nothing where it does not fit."""
+    logits, features, inputs = probe(images_NCHW[part])
+    found = features.float().cpu()
+    sums.add(logits, inputs, labels_N[part])
+    features_ND[index_N[part]] = found
+
+
+def passes(labels_N: torch.Tensor, variance: str, batch_size: int, loading_batch: int) -> list[torch.Tensor]:
+    """The index lists of a pass: data order, or batches of one class where their variances are averaged."""
+    if variance == "batch-averaged":
+        return loading_batches(labels_N, loading_batch)
+    return list(torch.arange(len(labels_N)).split(batch_size))
+
+
+def loader(dataset: Dataset) -> Callable[[Sequence[torch.Tensor]], Iterable[torch.Tensor]]:
+    """Normalised training images of index lists."""
 
     def load(lists: Sequence[torch.Tensor]) -> Iterable[torch.Tensor]:
-        return (normalise(images, dataset.mean, dataset.std) for images in source.batches(lists))
+        return (normalise(images, dataset.mean, dataset.std) for images in dataset.train.batches(lists))
 
-    classes = len(dataset.class_names)
-    return collect(network, source.labels_N, batches, load, classes, device, averaged, after_batch, allocate)
+    return load
 
 
 def to_tensors(statistics: Statistics) -> dict[str, torch.Tensor]:

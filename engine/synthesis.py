@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from engine.checkpoints import pack, unpack
+from engine.checkpoints import DAMAGE, pack, read
 from engine.context import Context
 from engine.data import Dataset
 from engine.data.given import load_given
-from engine.errors import RunFailure
 from engine.losses import Targets
 from engine.models.instrument import Probe
 from engine.pictures import contact_sheet, image_path, png_bytes, to_pillow
@@ -43,10 +42,12 @@ def synthesise(
     chunks: list[Chunk],
     found: Statistics,
     points: Points | None,
+    work: str,
 ) -> tuple[SyntheticSet, dict[str, dict[str, float]]]:
     """The synthetic set, and its quality beside that of as many random real photographs.
 
-    Raises Stopped, NonFiniteLoss, OutOfMemory, DataError (given images), RunFailure (images cannot be written).
+    ``work`` identifies what determines the images: finished chunks and checkpoints of other work are not used.
+    Raises Stopped, NonFiniteLoss, OutOfMemory, DataError (given images), OSError (images cannot be written).
     """
     config = ctx.config
     classes, size = len(dataset.class_names), dataset.resolution
@@ -78,9 +79,10 @@ def synthesise(
                 index = real_indices(chunk, dataset.train.labels_N, config.seed)
                 images = dataset.train.batch(index).cpu()
             else:
-                images = _recovered(ctx, dataset, probe, chunk, len(chunks), targets_of(chunk))
+                images = _recovered(ctx, dataset, probe, chunk, len(chunks), targets_of(chunk), work)
             images_NCHW[positions(chunk)] = images
             _write_images(ctx, dataset, images, chunk.labels_B, chunk.ordinals_B)
+            ctx.stop_if_asked("recover")
     finally:
         probe.close()
     labels_N = torch.arange(classes).repeat_interleave(config.ipc)
@@ -88,14 +90,13 @@ def synthesise(
     sheet = contact_sheet(images_NCHW, labels_N, dataset.class_names)
     write_whole(ctx.run.report / "contact_sheet.png", png_bytes(sheet))
     own, real = against_real(
+        ctx,
         network,
         dataset,
         chunks,
         lambda chunk: images_NCHW[positions(chunk)],
         targets_of,
         make_coefficients(config.recover),
-        config.seed,
-        ctx.device,
     )
     ctx.log(
         f"images: teacher top-1 {own.teacher_top1:.1f} %, feature {own.feature:.4g}, BN {own.bn:.4g}; "
@@ -105,37 +106,40 @@ def synthesise(
 
 
 def _recovered(
-    ctx: Context, dataset: Dataset, probe: Probe, chunk: Chunk, chunks: int, targets: Targets
+    ctx: Context, dataset: Dataset, probe: Probe, chunk: Chunk, chunks: int, targets: Targets, work: str
 ) -> torch.Tensor:
     """The chunk's images, from its finished file or by optimisation."""
     done = ctx.run.checkpoints / f"chunk-{chunk.index:06d}.ckpt"
-    images = _finished(ctx, done)
+    images = _finished(ctx, done, work)
     if images is None:
-        images = recover_chunk(ctx, dataset, probe, chunk, chunks, targets)
-        write_whole(done, pack({"images": images}, {"chunk": chunk.index}))
-        for slot in ctx.run.checkpoints.glob(f"recover-{chunk.index:06d}.*"):
-            slot.unlink()
+        images = recover_chunk(ctx, dataset, probe, chunk, chunks, targets, work)
+        write_whole(done, pack({"images": images}, {"chunk": chunk.index, "work": work}))
+    for slot in ctx.run.checkpoints.glob(f"recover-{chunk.index:06d}.*"):
+        slot.unlink()
     return images
 
 
-def _finished(ctx: Context, path: Path) -> torch.Tensor | None:
+def _finished(ctx: Context, path: Path, work: str) -> torch.Tensor | None:
     try:
-        return unpack(path.read_bytes()).tensors["images"]
+        found = read(path)
+        if found.state.get("work") == work:
+            return found.tensors["images"]
+        ctx.warn(f"{path.name} is of other work than this run's, and its chunk is recovered again")
     except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError) as error:
-        ctx.log(f"{path.name} is damaged ({error}) and its chunk is recovered again", "warning")
-        return None
+        pass
+    except DAMAGE as error:
+        ctx.warn(f"{path.name} is damaged ({error}), and its chunk is recovered again")
+    return None
 
 
 def _write_images(
     ctx: Context, dataset: Dataset, images_BCHW: torch.Tensor, labels_B: torch.Tensor, ordinals_B: torch.Tensor
 ) -> None:
+    """Write what is not there yet: a resumed run finds most of them. Raises OSError."""
     classes = len(dataset.class_names)
     for image, label, ordinal in zip(images_BCHW, labels_B.tolist(), ordinals_B.tolist(), strict=True):
         path = image_path(ctx.run.images, dataset.class_ids[label], label, ordinal, classes, ctx.config.ipc)
-        path.parent.mkdir(exist_ok=True)
-        try:
-            write_whole(path, png_bytes(to_pillow(image)))
-        except OSError as error:
-            raise RunFailure(f"cannot write image {path}: {error.strerror}", "free some space, then resume") from None
+        data = png_bytes(to_pillow(image))
+        if not (path.is_file() and path.read_bytes() == data):
+            path.parent.mkdir(exist_ok=True)
+            write_whole(path, data)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -155,7 +156,9 @@ class Heart(threading.Thread):
         nvml = Nvml(self._device)
         while True:
             self._emit(events.Beat(paused=self._paused()))
-            self._emit(read_memory(self._device, process, nvml))
+            # No figure is worth the heartbeat: a lost device or an exhausted table of files must not end this thread.
+            with suppress(psutil.Error, OSError, RuntimeError):
+                self._emit(read_memory(self._device, process, nvml))
             if self._done.wait(self._seconds):
                 return
 

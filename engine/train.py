@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,11 +20,10 @@ from engine.context import Context
 from engine.data import ImageSource, normalise
 from engine.errors import NonFiniteLoss, Stopped
 from engine.evaluate import evaluate
+from engine.memory import fits, training_failure
 from engine.mixing import EpochPlan
 from engine.relabel import teacher_logits
 from engine.softlabels import SyntheticSet
-
-CHECKPOINT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,14 @@ def train_student(
     mean: tuple[float, ...],
     std: tuple[float, ...],
     stored: Callable[[int], torch.Tensor] | None,
+    work: str,
 ) -> StudentResult:
     """Train in place. Soft labels come from ``stored(epoch)`` or, online, from ``teacher``; with
     ``train.labels = "hard"`` the classes are used. With ``train.ema`` the exponential mean of the weights over the
-    steps is what is evaluated, and what the student is in the end. Raises Stopped, NonFiniteLoss.
+    steps is what is evaluated, and what the student is in the end.
+
+    Goes on from the last checkpoint of this ``work``: an epoch, and the step within it. Raises Stopped,
+    NonFiniteLoss, OutOfMemory.
     """
     config = ctx.config.train
     device = ctx.device
@@ -102,78 +106,91 @@ def train_student(
     if config.ema:
         averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
     judged = student if averaged is None else averaged.module
-    slots = Slots(ctx.run.checkpoints, "train")
-    first, best_top1, best_epoch, top1, top5 = 0, 0.0, 0, 0.0, 0.0
-    saved = slots.load(lambda message: ctx.log(message, "warning"))
+    steps = batch_rows(count, config.batch_size)
+    first, step, best_top1, best_epoch, top1, top5 = 0, 0, 0.0, 0, 0.0, 0.0
+    loss_sum = torch.zeros((), device=device)
+    slots = Slots(ctx.run.checkpoints, "train", work)
+
+    def where(state: dict[str, Any]) -> str:
+        part = f" and {state['step']} of {len(steps)} steps" if state["step"] else ""
+        return f"train, {state['epoch']} of {config.epochs} epochs{part}"
+
+    def save(epoch: int, step: int) -> None:
+        state = {
+            "epoch": epoch, "step": step, "top1": top1, "top5": top5, "best_top1": best_top1, "best_epoch": best_epoch,
+        }  # fmt: skip
+        tensors = capture(student, optimiser) | _averaged_state(averaged) | {"loss_sum": loss_sum}
+        ctx.save(slots, where(state), tensors, **state)
+
+    def train_step(plan: EpochPlan, logits_NC: torch.Tensor | None, rows: slice) -> None:
+        order = plan.order_N[rows].to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
+            output = student(plan.images(source_NCHW, rows)).float()
+        if config.labels == "hard":
+            partner = plan.partner_N[rows].to(device)
+            loss = _hard_loss(output, labels_N[order], labels_N[partner], plan.lam_N[rows].to(device))
+        else:
+            if logits_NC is not None:
+                target = logits_NC[rows].float()
+            elif teacher is not None:
+                target = teacher_logits(teacher, plan, source_NCHW, rows, precise=not cuda)
+            else:
+                raise ValueError("soft labels need stored logits or a teacher")
+            loss = kd_loss(output, target, config.temperature, None if weights_N is None else weights_N[order])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if averaged is not None:
+            averaged.update_parameters(student)
+        loss_sum.add_(loss.detach() * len(order))
+
+    saved = ctx.load(slots, where)
     if saved is not None:
         restore(student, optimiser, saved.tensors)
         if averaged is not None:
             averaged.load_state_dict(_without_prefix(saved.tensors, "averaged/"))
-        first, best_top1, best_epoch = (saved.state[key] for key in ("epoch", "best_top1", "best_epoch"))
+        loss_sum.copy_(saved.tensors["loss_sum"])
+        first, step, best_top1, best_epoch = (saved.state[key] for key in ("epoch", "step", "best_top1", "best_epoch"))
         top1, top5 = saved.state["top1"], saved.state["top5"]
-    saved_at = time.monotonic()
     for epoch in range(first, config.epochs):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(config, epoch)
         plan = EpochPlan(count, size, ctx.config.relabel, ctx.config.seed, epoch)
         logits_NC = stored(epoch).to(device) if stored and config.labels == "soft" else None
-        loss_sum = torch.zeros((), device=device)
         student.train()
-        for rows in batch_rows(count, config.batch_size):
-            order = plan.order_N[rows].to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
-                output = student(plan.images(source_NCHW, rows)).float()
-            if config.labels == "hard":
-                partner = plan.partner_N[rows].to(device)
-                loss = _hard_loss(output, labels_N[order], labels_N[partner], plan.lam_N[rows].to(device))
-            else:
-                if logits_NC is not None:
-                    target = logits_NC[rows].float()
-                elif teacher is not None:
-                    target = teacher_logits(teacher, plan, source_NCHW, rows, precise=not cuda)
-                else:
-                    raise ValueError("soft labels need stored logits or a teacher")
-                loss = kd_loss(output, target, config.temperature, None if weights_N is None else weights_N[order])
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            if averaged is not None:
-                averaged.update_parameters(student)
-            loss_sum += loss.detach() * len(order)
-            if ctx.interrupted():
-                break
-        stop = ctx.interrupted()
-        if not stop:
-            mean_loss = float(loss_sum) / count  # CPU–GPU synchronisation, once an epoch
-            if not math.isfinite(mean_loss):
-                raise NonFiniteLoss(f"the student's loss became {mean_loss} in epoch {epoch + 1}", "lower train.lr")
-            evaluated = (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs
-            if evaluated:
-                top1, top5 = evaluate(judged, val, mean, std, config.eval_batch, device)
-                if top1 > best_top1:
-                    best_top1, best_epoch = top1, epoch + 1
-            ctx.emit(
-                events.Metrics(
-                    stage="train",
-                    epoch=epoch + 1,
-                    epochs=config.epochs,
-                    loss=events.numbers([mean_loss])[0],
-                    top1=top1 if evaluated else None,
-                    top5=top5 if evaluated else None,
-                    lr=optimiser.param_groups[0]["lr"],
-                )
+        for rows in steps[step:]:
+            if not fits(partial(train_step, plan, logits_NC, rows)):
+                raise training_failure("train.batch_size", student, rows.stop - rows.start, size, device)
+            step += 1
+            stop = ctx.interrupted()
+            if stop or ctx.checkpoint_due():
+                save(epoch, step)
+            if stop:
+                raise Stopped("stopped in train")
+        mean_loss = float(loss_sum) / count  # CPU–GPU synchronisation, once an epoch
+        if not math.isfinite(mean_loss):
+            raise NonFiniteLoss(f"the student's loss became {mean_loss} in epoch {epoch + 1}", "lower train.lr")
+        evaluated = (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs
+        if evaluated:
+            top1, top5 = evaluate(ctx, "train", judged, val, mean, std)
+            if top1 > best_top1:
+                best_top1, best_epoch = top1, epoch + 1
+        ctx.emit(
+            events.Metrics(
+                stage="train",
+                epoch=epoch + 1,
+                epochs=config.epochs,
+                loss=events.numbers([mean_loss])[0],
+                top1=top1 if evaluated else None,
+                top5=top5 if evaluated else None,
+                lr=optimiser.param_groups[0]["lr"],
             )
-            ctx.progress("train", epoch + 1, config.epochs, "epochs")
-            due = time.monotonic() - saved_at > CHECKPOINT_SECONDS or ctx.checkpoint_due()
-            if due or epoch + 1 == config.epochs:
-                slots.save(
-                    capture(student, optimiser) | _averaged_state(averaged),
-                    epoch=epoch + 1, best_top1=best_top1, best_epoch=best_epoch, top1=top1, top5=top5,
-                )  # fmt: skip
-                saved_at = time.monotonic()
-        if stop:
-            # A broken-off epoch is not kept: it runs again from the last checkpoint, to the same bytes.
-            raise Stopped("stopped in train")
+        )
+        ctx.progress("train", epoch + 1, config.epochs, "epochs")
+        step = 0
+        loss_sum.zero_()
+        if epoch + 1 == config.epochs:
+            save(epoch + 1, 0)
     if averaged is not None:
         student.load_state_dict(judged.state_dict())
     student.eval()

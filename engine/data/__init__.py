@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,8 +16,9 @@ import torch
 from engine.config import DataConfig
 from engine.data import cifar, digits, imagefolder, parquet
 from engine.data.listing import Listing, Split
-from engine.data.source import ImageSource, ResidentSource, StreamedSource
-from engine.errors import DataError
+from engine.data.reading import decode_all, stream
+from engine.data.source import ImageSource, ResidentSource
+from engine.errors import DataError, OutOfMemory
 from engine.randomness import permutation
 
 __all__ = ["Dataset", "ImageSource", "load_dataset", "normalise"]
@@ -67,7 +67,8 @@ def load_dataset(
     """List, split and (where it fits) decode a data set. Raises DataError before any work for what is unusable.
 
     A streamed set's corrupt image is found on its first read: DataError then, or with ``on_corrupt = "skip"``
-    another image of its class stands in and ``warn`` is told.
+    another image of its class stands in and ``warn`` is told. ``progress`` may raise to stop. Raises DataVanished,
+    OutOfMemory.
     """
     listing = _list(config)
     train, val = _splits(listing, config, seed)
@@ -78,12 +79,22 @@ def load_dataset(
     done = 0
     for split in (train, val):
         if resident:
-            images, kept = _decode_all(split, config, partial(_report, progress, done, total))
-            skipped += [split.names[index] for index in range(len(split.items)) if index not in kept]
-            labels = split.labels_N[torch.tensor(sorted(kept), dtype=torch.int64)]
-            sources.append(ResidentSource(images, labels, device))
-        else:
-            sources.append(_stream(split, config, device, warn))
+            images, kept = decode_all(split, config, partial(_report, progress, done, total))
+            left_out = sorted(set(range(len(split.items))).difference(kept))
+            skipped += [split.names[index] for index in left_out]
+            labels = split.labels_N[torch.tensor(kept, dtype=torch.int64)]
+            try:
+                sources.append(ResidentSource(images, labels, device))
+            except torch.OutOfMemoryError:
+                if config.storage == "device" or left_out:
+                    raise OutOfMemory(
+                        f"{len(images)} images at {config.resolution} px do not fit the device's memory",
+                        "set data.storage = 'stream'",
+                    ) from None
+                warn(f"{len(images)} images do not fit the device's memory; they are decoded whenever they are needed")
+                resident = False
+        if not resident:
+            sources.append(stream(split, config, device, warn))
         done += len(split.items)
     _require_every_class(sources[0].labels_N, listing, "after unreadable images were left out")
     mean, std = STATISTICS.get(config.dataset, IMAGENET)
@@ -156,66 +167,6 @@ def _fits(config: DataConfig, images: int, device: torch.device) -> bool:
     if device.type == "cuda":
         free = min(free, torch.cuda.mem_get_info(device)[0])
     return images * 3 * config.resolution**2 < RESIDENT_SHARE * free
-
-
-def _decode_all(split: Split, config: DataConfig, progress: Callable[[int], None]) -> tuple[torch.Tensor, set[int]]:
-    """Decode a split in threads (Pillow releases the interpreter lock); unreadable images end or are left out."""
-    size = config.resolution
-    images = torch.empty(len(split.items), 3, size, size, dtype=torch.uint8)
-    kept: set[int] = set()
-
-    def work(index: int) -> bool:
-        try:
-            images[index] = split.decode(index, size)
-        except DataError:
-            if config.on_corrupt == "error":
-                raise
-            return False
-        return True
-
-    with ThreadPoolExecutor(config.workers) as pool:
-        try:
-            for index, readable in enumerate(pool.map(work, range(len(split.items)))):
-                if readable:
-                    kept.add(index)
-                if index % 64 == 63 or index + 1 == len(split.items):
-                    progress(index + 1)
-        except DataError:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return (images if len(kept) == len(images) else images[torch.tensor(sorted(kept))]), kept
-
-
-def _stream(split: Split, config: DataConfig, device: torch.device, warn: Callable[[str], None]) -> StreamedSource:
-    decode = partial(_decode_or_stand_in, split, config.resolution, {}, warn)
-    if config.on_corrupt == "error":
-        decode = partial(_decode, split, config.resolution)
-    return StreamedSource(decode, split.labels_N, device, config.workers)
-
-
-def _decode(split: Split, size: int, index: int) -> torch.Tensor:
-    return split.decode(index, size)
-
-
-def _decode_or_stand_in(
-    split: Split, size: int, stand_ins: dict[int, int], warn: Callable[[str], None], index: int
-) -> torch.Tensor:
-    """The image, or for an unreadable one the next readable of its class, always the same. Raises DataError."""
-    try:
-        return split.decode(stand_ins.get(index, index), size)
-    except DataError as error:
-        members = (split.labels_N == split.labels_N[index]).nonzero().flatten().tolist()
-        at = members.index(index)
-        for other in members[at + 1 :] + members[:at]:
-            try:
-                found = split.decode(other, size)
-            except DataError:
-                continue
-            if index not in stand_ins:
-                warn(f"left out unreadable image {split.names[index]}; {split.names[other]} stands in for it")
-            stand_ins[index] = other
-            return found
-        raise error
 
 
 def _fingerprint(listing: Listing, train: Split, val: Split, config: DataConfig, skipped: list[str]) -> str:

@@ -17,7 +17,7 @@ def decode(content: Path | bytes, resolution: int, name: str) -> torch.Tensor:
     """Decode, apply EXIF rotation, convert to RGB, cut the largest central square, resize (bilinear, antialiased).
 
     Greyscale, palette, CMYK and transparent files are converted (transparency onto black).
-    Raises DataError naming the file.
+    Raises DataError naming the file where its content is no image, OSError where it cannot be read.
     """
     try:
         with warnings.catch_warnings():
@@ -26,6 +26,8 @@ def decode(content: Path | bytes, resolution: int, name: str) -> torch.Tensor:
             with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as file:
                 image = ImageOps.exif_transpose(file).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise DataError(
             f"image {name} cannot be decoded: {error}", "repair or remove it, or set data.on_corrupt = 'skip'"
         ) from None

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from engine.catalog import IMAGE_SUFFIXES, class_folders, natural_key
-from engine.data.decode import decode
+from engine.data.listing import Split
+from engine.data.reading import read_image
 from engine.errors import DataError
 
 
@@ -50,6 +51,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def load_given(path: str, class_ids: Sequence[str], ipc: int, resolution: int) -> torch.Tensor:
-    """uint8 images (C × IPC, 3, resolution, resolution), class-major. Raises DataError."""
-    files = class_files(path, class_ids, ipc)
-    return torch.stack([decode(file, resolution, str(file)) for group in files for file in group])
+    """uint8 images (C × IPC, 3, resolution, resolution), class-major. Raises DataError, DataVanished."""
+    files = [file for group in class_files(path, class_ids, ipc) for file in group]
+    split = Split(files, [str(file) for file in files], [""] * len(files), torch.zeros(len(files), dtype=torch.int64))
+    return torch.stack([read_image(split, resolution, index) for index in range(len(files))])

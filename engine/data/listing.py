@@ -31,7 +31,7 @@ class Split:
         )
 
     def decode(self, index: int, resolution: int) -> torch.Tensor:
-        """uint8 (3, resolution, resolution). Raises DataError."""
+        """uint8 (3, resolution, resolution). Raises DataError, OSError."""
         item = self.items[index]
         if not isinstance(item, torch.Tensor):
             return decode(item, resolution, self.names[index])

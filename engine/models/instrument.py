@@ -39,12 +39,14 @@ class Probe:
         self._feature = arguments[0].flatten(1)
 
     def __call__(self, images_NCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        logits = self.network(images_NCHW)
-        if self._feature is None:
-            raise RuntimeError("the network did not call its classifier layer")
-        inputs = [self._inputs.pop(id(layer)) for layer in self._layers]
-        feature, self._feature = self._feature, None
-        return logits, feature, inputs
+        try:
+            logits = self.network(images_NCHW)
+            if self._feature is None:
+                raise RuntimeError("the network did not call its classifier layer")
+            return logits, self._feature, [self._inputs[id(layer)] for layer in self._layers]
+        finally:  # a pass that ran out of memory must not keep half of the activations
+            self._inputs.clear()
+            self._feature = None
 
     def close(self) -> None:
         """Remove the hooks."""

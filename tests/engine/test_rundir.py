@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -97,11 +98,18 @@ def test_non_finite_numbers_are_strings() -> None:
     assert events.numbers([1.0, float("nan"), float("-inf")]) == [1.0, "nan", "-inf"]
 
 
+def rewrite_process(run: rundir.RunDir, **facts: object) -> None:
+    run.process_file.write_text(json.dumps({**json.loads(run.process_file.read_bytes()), **facts}))
+
+
 def test_identity_is_checked_before_a_kill() -> None:
     run = rundir.create(presets.get("digits"))
     rundir.write_process(run, {})
     assert rundir.identified(run) is not None
-    facts = run.process_file.read_text().replace('"create_time": ', '"create_time": 1')
-    run.process_file.write_text(facts)
+    rewrite_process(run, create_time=1.0)
+    assert rundir.identified(run) is not None, "a clock that was set changes the creation time, not the start"
+    rewrite_process(run, start_ticks=1)
     assert rundir.identified(run) is None
     assert rundir.kill(run) is False
+    rewrite_process(run, start_ticks=None)
+    assert rundir.identified(run) is None, "where starts are not told, the creation time counts"

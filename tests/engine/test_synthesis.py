@@ -101,7 +101,9 @@ def test_damaged_features_are_said_and_not_used(context: Callable[[], tuple[Cont
     assert "damaged" in said[0]
 
 
-def test_real_images_of_their_own_statistics_have_no_distance() -> None:
+def test_real_images_of_their_own_statistics_have_no_distance(
+    context: Callable[[], tuple[Context, list[str]]],
+) -> None:
     """Targets taken from the measured images themselves: every term but cross-entropy is zero."""
     network = models.build("convnet3", 2, 16, width=4).eval()
     images_NCHW = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -122,7 +124,7 @@ def test_real_images_of_their_own_statistics_have_no_distance() -> None:
         tuple(torch.stack([x.var((0, 2, 3), unbiased=False) for x in pair]) for pair in per_class),
         features_ND,
     )
-    found = measure(network, [(images_NCHW, targets)], Coefficients(1, 1, 10), mean, std, torch.device("cpu"))
+    found = measure(context()[0], network, [(images_NCHW, targets)], Coefficients(1, 1, 10), mean, std)
     assert found.feature == pytest.approx(0, abs=1e-4)
     assert found.bn == pytest.approx(0, abs=1e-3)
     assert found.teacher_top1 == pytest.approx(100 * float((logits.argmax(1) == labels_N).float().mean()))

@@ -48,7 +48,15 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., nn
         student = models.build_student(settings, 2)
         models.initialise(student, settings.seed, "student")
         train_student(
-            ctx, synthetic, student, None, ResidentSource(images_NCHW, labels_N, torch.device("cpu")), MEAN, STD, None
+            ctx,
+            synthetic,
+            student,
+            None,
+            ResidentSource(images_NCHW, labels_N, torch.device("cpu")),
+            MEAN,
+            STD,
+            None,
+            "work",
         )
         return student
 

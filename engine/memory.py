@@ -1,0 +1,94 @@
+"""Work cut to the device's memory: a forward pass that does not fit is done in halves.
+
+Only where the images of a batch do not influence each other (a teacher in eval mode, sums over images), so that the
+result stays the same but for rounding. What trains on a batch is never cut; the size that would fit is found instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from functools import partial
+
+import torch
+from torch import nn
+
+from engine.errors import OutOfMemory
+
+
+def in_parts(
+    stage: str,
+    rows: slice,
+    work: Callable[[slice], None],
+    fitting: MutableMapping[str, int],
+    warn: Callable[[str], None],
+) -> None:
+    """Do ``work`` on consecutive slices of ``rows``, halving them whenever the device runs out of memory.
+
+    ``fitting[stage]`` remembers the largest slice that fitted. ``work`` must change nothing when it raises
+    OutOfMemoryError. Raises OutOfMemory when not even one image fits.
+    """
+    start = rows.start
+    while start < rows.stop:
+        stop = min(rows.stop, start + fitting.get(stage, rows.stop - rows.start))
+        if fits(partial(work, slice(start, stop))):
+            start = stop
+            continue
+        if stop - start == 1:
+            raise OutOfMemory(f"not even one image of {stage} fits the device's memory", "use a device with more")
+        fitting[stage] = (stop - start + 1) // 2
+        warn(f"{stage}: {stop - start} images do not fit the device's memory; going on with {fitting[stage]} at a time")
+
+
+def fits(work: Callable[[], object]) -> bool:
+    """Do some work. False where the device ran out of memory; what the attempt held is set free by then."""
+    try:
+        work()
+        return True
+    except torch.OutOfMemoryError:
+        pass
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    return False
+
+
+def forward_batch_that_fits(network: nn.Module, batch_size: int, resolution: int, device: torch.device) -> int:
+    """The largest of the halves of a batch size that a forward pass can take; 0 where none can."""
+    size = batch_size // 2
+    while size >= 1:
+        if fits(partial(_forward, network, size, resolution, device)):
+            return size
+        size //= 2
+    return 0
+
+
+def _forward(network: nn.Module, size: int, resolution: int, device: torch.device) -> None:
+    with torch.no_grad():
+        network(torch.zeros(size, 3, resolution, resolution, device=device))
+
+
+def training_batch_that_fits(network: nn.Module, batch_size: int, resolution: int, device: torch.device) -> int:
+    """The largest of the halves of a batch size with which a step of training fits; 0 where none does.
+
+    The network's BatchNorm buffers are disturbed by it.
+    """
+    size = batch_size // 2
+    while size >= 2:
+        if fits(partial(_step, network, size, resolution, device)):
+            return size
+        size //= 2
+    return 0
+
+
+def _step(network: nn.Module, size: int, resolution: int, device: torch.device) -> None:
+    network(torch.zeros(size, 3, resolution, resolution, device=device)).sum().backward()
+
+
+def training_failure(
+    option: str, network: nn.Module, batch_size: int, resolution: int, device: torch.device
+) -> OutOfMemory:
+    """What to say when a step of training ran out of memory: its batch is part of the result, so it is never cut."""
+    fitting = training_batch_that_fits(network, batch_size, resolution, device)
+    remedy = f"set {option} = {fitting}, which fits; the result will be another" if fitting else "use another device"
+    return OutOfMemory(
+        f"a step of {batch_size} images at {resolution} px does not fit the device's memory ({option})", remedy
+    )
