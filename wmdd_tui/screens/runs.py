@@ -29,7 +29,7 @@ from wmdd_tui.screens.monitor import MonitorScreen
 from wmdd_tui.screens.new_run import NewRunScreen
 from wmdd_tui.store.pictures import thumbnails
 from wmdd_tui.store.pins import read_pins, write_pins
-from wmdd_tui.store.runs import RunSummary, list_summaries
+from wmdd_tui.store.runs import RunSummary, Summaries
 from wmdd_tui.widgets.picture import Picture
 from wmdd_tui.widgets.run_facts import facts_of
 from wmdd_tui.widgets.run_rows import COLUMNS, ORDERS, cells_of, chosen, signs
@@ -108,12 +108,13 @@ class RunsScreen(ActionScreen):
     def _watch(self) -> None:
         worker = get_current_worker()
         seconds = SLOW_SECONDS if self.cockpit.settings.slow_link else POLL_SECONDS
+        summaries = Summaries()
         while True:
             self._in_front.wait()  # a list that nobody sees costs time, and its changes traffic
             if self._left.is_set() or worker.is_cancelled:
                 return
             places = {place.run_id: place for place in queueing.places()}
-            self.post_message(Listed(list_summaries(rundir.runs_root()), places))
+            self.post_message(Listed(summaries.listed(rundir.list_runs()), places))
             self._wake.wait(seconds)
             self._wake.clear()
 

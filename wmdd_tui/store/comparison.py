@@ -13,10 +13,12 @@ from engine.errors import EngineError, InputError
 from engine.rundir import RunDir, state_of
 from wmdd_tui.store.history import Report, all_events, share_of, silent
 from wmdd_tui.store.runs import read_report
-from wmdd_tui.store.view import TERMS, number
+from wmdd_tui.store.view import TERMS, as_name, number, printable
 
 #: Stands for a setting of a run whose configuration cannot be read.
 UNKNOWN = "?"
+#: No figure of a report is greater; one beyond would fill its table with digits.
+MOST_FIGURE = 1e12
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,9 @@ def read_result(run: RunDir, config: RunConfig | None, report: Report = silent) 
             case events.Metrics(top1=float(top1)):
                 teacher = top1
             case events.Stage(what="end"):
-                seconds[event.stage] = max(event.seconds, seconds.get(event.stage, 0.0))
-                (cached.add if event.cached else cached.discard)(event.stage)
+                stage = as_name(event.stage)
+                seconds[stage] = max(event.seconds, seconds.get(stage, 0.0))
+                (cached.add if event.cached else cached.discard)(stage)
     written = read_report(run)
     stages = {**seconds, **_figures(written.get("stages"))}
     written = _figures(written)
@@ -128,7 +131,7 @@ def read_result(run: RunDir, config: RunConfig | None, report: Report = silent) 
         student_top5=_first(written.get("student_top5"), None if final is None else epochs[final][1]),
         best_top1=_first(None if best is None else epochs[best][0], written.get("best_top1")),
         best_top5=None if best is None else epochs[best][1],
-        best_epoch=_first(best, written.get("best_epoch")),
+        best_epoch=_first(best, int(written["best_epoch"]) if "best_epoch" in written else None),
         stages={stage: stages[stage] for stage in (*STAGES, *sorted(set(stages) - set(STAGES))) if stage in stages},
         cached=tuple(stage for stage in STAGES if stage in cached),
         seconds=_first(written.get("seconds"), sum(stages.values()) if stages else None),
@@ -141,7 +144,8 @@ def _figures(values: Any) -> dict[str, Any]:
     """The numbers among a report's values; a report edited by hand may hold anything."""
     if not isinstance(values, dict):
         return {}
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+    known = {as_name(name): value for name, value in values.items() if isinstance(value, int | float)}
+    return {name: value for name, value in known.items() if abs(value) <= MOST_FIGURE}
 
 
 def _first(value: Any, otherwise: Any) -> Any:
@@ -175,8 +179,8 @@ def run_labels(runs: Sequence[RunDir]) -> list[str]:
 
 
 def _unique(named: Sequence[tuple[str, str]]) -> list[str]:
-    names = [" ".join(name.split()) for _, name in named]
-    return [name if names.count(name) == 1 else ident for name, (ident, _) in zip(names, named, strict=True)]
+    names = [" ".join(as_name(name).split()) for _, name in named]
+    return [name if names.count(name) == 1 else as_name(ident) for name, (ident, _) in zip(names, named, strict=True)]
 
 
 def result_rows(results: Sequence[Result]) -> list[tuple[str, list[str]]]:
@@ -213,7 +217,7 @@ def _seconds(result: Result, stage: str) -> str:
 
 def setting_text(value: Any) -> str:
     """A setting's value as a person writes it."""
-    return "(empty)" if value == "" else str(value)
+    return "(empty)" if value == "" else " ".join(printable(str(value)).splitlines())
 
 
 def as_json(found: Comparison) -> dict[str, Any]:

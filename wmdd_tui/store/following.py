@@ -30,10 +30,7 @@ class Follower:
         """Read what is new, for at most ``PIECE_SECONDS``; True when there is something to show."""
         begin, fresh = time.monotonic(), False
         self.caught_up = True
-        while read and (batch := self._tail.poll()):
-            with self._lock:
-                self._view.apply_all(batch)
-                self._view.note_reading(self._tail.share, self._tail.damaged, self._tail.unknown)
+        while read and self._take_in():
             fresh = True
             if time.monotonic() - begin > PIECE_SECONDS:
                 self.caught_up = False
@@ -46,7 +43,33 @@ class Follower:
             self._look()
         return fresh or (self.state, self.disk) != before
 
+    def _take_in(self) -> bool:
+        """Read one piece of the file; False at its end."""
+        tail = self._tail
+        before = tail.position, tail.restarts
+        batch = tail.poll()
+        if (tail.position, tail.restarts) == before:
+            return False
+        with self._lock:
+            if tail.restarts > before[1]:
+                self._view.start_over()
+            self._view.apply_all(batch)
+            self._view.note_reading(tail.share, tail.damaged, tail.unknown)
+        return True
+
     def _look(self) -> None:
         self._looked = time.monotonic()
         self.state = self._tail.newer or (state_of(self._run) if self._run.path.is_dir() else "vanished")
         self.disk = low_disk(self._run.path) if self.state in ALIVE else ""
+
+
+def read_view(run: RunDir) -> RunView:
+    """The whole view of a run as it is now; that a newer version has written it is one of its alerts."""
+    tail, view = EventTail(run.events_file), RunView()
+    position = -1
+    while tail.position > position:
+        position = tail.position
+        view.apply_all(tail.poll())
+    view.note_reading(1.0, tail.damaged, tail.unknown)
+    view.alerts += [tail.newer] if tail.newer else []
+    return view

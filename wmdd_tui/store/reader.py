@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from engine import events
 
-#: One poll's worth: decoding it takes some milliseconds, during which no key is answered.
+#: One poll's worth of whole lines: decoding it takes some milliseconds, during which no key is answered.
 CHUNK_BYTES = 1 << 20
 PIECES = 8
+#: The names of 100,000 classes stand in one line; what is longer is no line of ours.
+LONGEST_LINE = 8 << 20
 
 
 class _Head(msgspec.Struct):
@@ -26,7 +29,8 @@ class EventTail:
 
     Survives a file that is missing, truncated or replaced. ``damaged`` counts lines that are no event, ``unknown``
     events of kinds this version does not know; ``newer`` is a message once a process with a newer schema has written,
-    from where on nothing is understood. ``share`` is how much of the file has been read, from 0 to 1.
+    from where on nothing is understood. ``share`` is how much of the file has been read, from 0 to 1; ``restarts``
+    counts how often it was found shorter, or another file, and read from its beginning.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,6 +41,7 @@ class EventTail:
         self.damaged = 0
         self.unknown = 0
         self.newer = ""
+        self.restarts = 0
 
     @property
     def position(self) -> int:
@@ -56,7 +61,7 @@ class EventTail:
             data = self._read(limit)
             if not data:
                 break
-            if found := self._decode(data):
+            if found := self.decode(data):
                 return found
         return []
 
@@ -66,20 +71,24 @@ class EventTail:
             with self._path.open("rb") as file:
                 facts = os.fstat(file.fileno())
                 if facts.st_ino != self._inode or facts.st_size < self._offset:
+                    self.restarts += bool(self._inode)
                     self._inode, self._offset = facts.st_ino, 0
                     self.damaged, self.unknown, self.newer = 0, 0, ""
                 self._size = facts.st_size
                 file.seek(self._offset)
                 data = file.read(limit)
+                if len(data) == limit and b"\n" not in data:
+                    data += file.read(max(0, LONGEST_LINE - limit))
         except OSError:
             return b""
         end = data.rfind(b"\n") + 1
-        if not end and len(data) == limit:
-            end = limit  # a line longer than the limit is garbage: pass over it
+        if not end and len(data) >= LONGEST_LINE:
+            end = len(data)  # garbage: pass over it
         self._offset += end
         return data[:end]
 
-    def _decode(self, data: bytes) -> list[events.AnyEvent]:
+    def decode(self, data: bytes) -> list[events.AnyEvent]:
+        """The events of whole lines; what is none is counted."""
         whole = None if self.newer else events.decode_lines(data)
         if whole is not None and not any(type(event) is events.Hello for event in whole):
             return whole
@@ -100,7 +109,7 @@ class EventTail:
             return
         try:
             head = msgspec.json.decode(line, type=_Head)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except events.NOT_AN_EVENT:
             self.damaged += 1
             return
         if head.kind == "hello":
@@ -116,3 +125,29 @@ def _refusal(schema: float | str) -> str:
     if not isinstance(schema, str) and schema <= events.SCHEMA:
         return ""
     return f"this run was written by a newer version (schema {str(schema)[:20]}); please upgrade wmdd-tui"
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The last events of a file; ``newer`` says why there are none, where a newer version has written it."""
+
+    found: list[events.AnyEvent]
+    newer: str
+
+
+def latest(path: Path, size: int) -> Latest:
+    """The whole lines among the last ``size`` bytes of an event file; of the rest only the first is looked at."""
+    tail = EventTail(path)
+    try:
+        with path.open("rb") as file:
+            first = file.readline(LONGEST_LINE)
+            begin = max(len(first), file.seek(0, os.SEEK_END) - size)
+            file.seek(begin)
+            data = file.read()
+    except OSError:
+        return Latest([], "")
+    found = tail.decode(first) if first.endswith(b"\n") else []
+    if begin > len(first):
+        data = data[data.find(b"\n") + 1 :]  # it began within a line
+    found += tail.decode(data[: data.rfind(b"\n") + 1])
+    return Latest([] if tail.newer else found, tail.newer)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine import events
 from engine.errors import EngineError
 from engine.rundir import RunDir, list_runs, state_of
+from wmdd_tui.store.reader import latest
+from wmdd_tui.store.view import as_name, printable
 
 TAIL_BYTES = 256 << 10
+#: States that only a change of the files can end.
+LASTING = {"finished", "failed", "stopped"}
 
 
 @dataclass(frozen=True)
@@ -43,42 +47,48 @@ class RunSummary:
 
 
 def summarise(run: RunDir, now: float | None = None) -> RunSummary:
-    """Facts from the configuration, the tail of the events and the report; an unreadable run is a row too."""
+    """Facts from the configuration, the tail of the events and the report; an unreadable run is a row too.
+
+    Texts of unknown origin hold no control characters.
+    """
     now = time.time() if now is None else now
     try:
         config = run.config()
         age = now - run.config_file.stat().st_mtime
     except (EngineError, OSError) as error:
-        return RunSummary(run.id, str(run.path), run.id, "unreadable", problem=str(error).splitlines()[0])
+        return _unreadable(run, str(error).splitlines()[0])
+    last = latest(run.events_file, TAIL_BYTES)
+    if last.newer:
+        return replace(_unreadable(run, last.newer), age_s=age)
     report = read_report(run)
     facts: dict[str, Any] = {}
     tops: list[float] = []
     progress: list[events.Progress] = []
-    for event in _tail(run.events_file):
+    for event in last.found:
         if isinstance(event, events.Stage):
-            facts["stage"], progress = event.stage, []
+            facts["stage"], progress = as_name(event.stage), []
         elif isinstance(event, events.Progress):
             progress.append(event)
         elif isinstance(event, events.Metrics) and event.stage == "train" and event.top1 is not None:
             tops.append(event.top1)
         elif isinstance(event, events.End):
-            facts["message"] = event.message
+            facts["message"] = printable(event.message)
     if progress:
-        facts |= {"stage": progress[-1].stage, "done": progress[-1].done, "total": progress[-1].total}
+        facts |= {"stage": as_name(progress[-1].stage), "done": progress[-1].done, "total": progress[-1].total}
         facts |= _speed(progress)
     return RunSummary(
         id=run.id,
         path=str(run.path),
-        name=config.name or config.preset or run.id,
+        name=as_name(config.name or config.preset or run.id),
         state=state_of(run),
-        dataset=Path(config.data.path).name if config.data.path else config.data.dataset,
+        dataset=as_name(Path(config.data.path).name if config.data.path else config.data.dataset),
         teacher=config.teacher.arch,
         ipc=config.ipc,
         r_bn=config.recover.r_bn,
         seed=config.seed,
-        teacher_top1=report.get("teacher_top1"),
-        last_top1=tops[-1] if tops else report.get("student_top1"),
-        best_top1=max(tops) if tops else report.get("best_top1"),
+        teacher_top1=_percent(report, "teacher_top1"),
+        last_top1=tops[-1] if tops else _percent(report, "student_top1"),
+        best_top1=max(tops) if tops else _percent(report, "best_top1"),
         age_s=age,
         **facts,
     )
@@ -92,22 +102,20 @@ def _speed(progress: list[events.Progress]) -> dict[str, float]:
     return {"its_per_s": rate, "eta_s": (last.total - last.done) / rate}
 
 
-def _tail(path: Path) -> list[events.AnyEvent]:
-    try:
-        with path.open("rb") as file:
-            length = file.seek(0, os.SEEK_END)
-            file.seek(max(0, length - TAIL_BYTES))
-            lines = file.read().split(b"\n")[:-1]
-    except OSError:
-        return []
-    return [event for line in lines if (event := events.decode(line)) is not None]
+def _unreadable(run: RunDir, why: str) -> RunSummary:
+    return RunSummary(run.id, str(run.path), as_name(run.id), "unreadable", problem=printable(why))
+
+
+def _percent(report: dict[str, Any], key: str) -> float | None:
+    value = report.get(key)
+    return float(value) if isinstance(value, int | float) and 0 <= value <= 100 else None
 
 
 def read_report(run: RunDir) -> dict[str, Any]:
     """``report.json``, or nothing where it is absent or damaged."""
     try:
         value = json.loads(run.report_file.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -115,3 +123,42 @@ def read_report(run: RunDir) -> dict[str, Any]:
 def list_summaries(root: Path | None = None) -> list[RunSummary]:
     """All runs, newest first."""
     return [summarise(run) for run in list_runs(root)]
+
+
+class Summaries:
+    """The list of runs for one who looks at it again and again: what has ended and not changed is not read again."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[list[object], RunSummary]] = {}
+
+    def listed(self, runs: Iterable[RunDir]) -> list[RunSummary]:
+        """A line for each run, in their order."""
+        known, self._known = self._known, {}
+        found = []
+        for run in runs:
+            marks = [_mark(file) for file in (run.config_file, run.events_file, run.report_file)]
+            before = known.get(run.id)
+            if before is not None and before[0] == marks:
+                summary = replace(before[1], age_s=_age(run))
+            else:
+                summary = summarise(run)
+            if summary.state in LASTING:
+                self._known[run.id] = marks, summary
+            found.append(summary)
+        return found
+
+
+def _mark(file: Path) -> object:
+    """What changes when a file does; None where there is none."""
+    try:
+        facts = file.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+def _age(run: RunDir) -> float:
+    try:
+        return time.time() - run.config_file.stat().st_mtime
+    except OSError:
+        return 0.0

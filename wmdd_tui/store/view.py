@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from wmdd_tui.store.series import Array, Series
 
 LOG_LINES = 2000
 LOG_CHARACTERS = 4000
+NAME_CHARACTERS = 200
 METRIC_ROWS = 4000
 NEWEST_ROWS = 500
 MOST_STAGES = 64
-MOST_EPOCHS = 1_000_000
+MOST_EPOCHS = 100_000
 MOST_LAYERS = 1 << 14
 #: No run is longer; a position beyond is rubbish, and would squeeze all true values into one column.
 MOST_ITERATIONS = 1 << 40
@@ -43,6 +45,23 @@ class RunView:
     """
 
     def __init__(self) -> None:
+        self.alerts: list[str] = []
+        self.strange = 0
+        self._told: dict[str, int] = {}
+        self._takers: dict[type[events.Event], Callable[[Any], None]] = {
+            events.Hello: self._hello, events.Stage: self._stage, events.Progress: self._progress,
+            events.Iters: self._iters, events.Layers: self._layers, events.Memory: self._memory,
+            events.Metrics: self._metrics, events.Image: self._image, events.Log: self._log,
+            events.Beat: self._beat, events.End: self._end,
+        }  # fmt: skip
+        self._forget()
+
+    def start_over(self) -> None:
+        """Forget all but the alerts: the file was cut short or replaced, and is read from its beginning."""
+        self._forget()
+        self._alert("replaced", "the event file was cut short or replaced; shown is what it holds now")
+
+    def _forget(self) -> None:
         self.hello: events.Hello | None = None
         self.first_time = 0.0
         self.last_time = 0.0
@@ -55,20 +74,11 @@ class RunView:
         self.metrics: list[events.Metrics] = []
         self.image: events.Image | None = None
         self.log: deque[events.Log] = deque(maxlen=LOG_LINES)
-        self.alerts: list[str] = []
         self.end: events.End | None = None
         self.paused = False
-        self.strange = 0
         self.share = 1.0
         self._anchor: dict[str, events.Progress] = {}
-        self._told: dict[str, int] = {}
         self._pending = _Losses()
-        self._takers: dict[type[events.Event], Callable[[Any], None]] = {
-            events.Hello: self._hello, events.Stage: self._stage, events.Progress: self._progress,
-            events.Iters: self._iters, events.Layers: self._layers, events.Memory: self._memory,
-            events.Metrics: self._metrics, events.Image: self._image, events.Log: self._log,
-            events.Beat: self._beat, events.End: self._end,
-        }  # fmt: skip
 
     def apply(self, event: events.AnyEvent) -> None:
         """Take in one event."""
@@ -99,33 +109,42 @@ class RunView:
             self.strange += 1
 
     def _image(self, event: events.Image) -> None:
-        self.image = event
+        """Only pictures of the run itself are shown."""
+        path = PurePath(event.path)
+        if path.is_absolute() or ".." in path.parts or not event.path.isprintable():
+            self.strange += 1
+        else:
+            self.image = event
 
     def _log(self, event: events.Log) -> None:
-        event.message = printable(event.message[:LOG_CHARACTERS])
+        event.message, event.level = printable(event.message[:LOG_CHARACTERS]), as_name(event.level)
         self.log.append(event)
 
     def _beat(self, event: events.Beat) -> None:
         self.paused = event.paused
 
     def _end(self, event: events.End) -> None:
-        event.error, event.message = printable(event.error), printable(event.message[:LOG_CHARACTERS])
+        event.error, event.message = as_name(event.error), printable(event.message[:LOG_CHARACTERS])
         event.remedy = printable(event.remedy[:LOG_CHARACTERS])
         self.end = event
 
     def _hello(self, event: events.Hello) -> None:
         self._flush()
-        event.layers = [printable(name) for name in event.layers[:MOST_LAYERS]]
-        event.class_names = [printable(name) for name in event.class_names]
-        event.stages = [printable(name) for name in event.stages[:MOST_STAGES]]
-        event.device = printable(event.device)
+        event.layers = [as_name(name) for name in event.layers[:MOST_LAYERS]]
+        event.class_names = [as_name(name) for name in event.class_names]
+        event.stages = [as_name(name) for name in event.stages[:MOST_STAGES]]
+        event.device = as_name(event.device)
+        if event.chunks * event.iterations > MOST_ITERATIONS:
+            self.strange += 1
+            event.chunks = event.iterations = 0
         self.hello, self.end = event, None
 
     def _stage(self, event: events.Stage) -> None:
+        event.stage = as_name(event.stage)
         if event.stage not in self.stages and len(self.stages) >= MOST_STAGES:
             self.strange += 1
             return
-        times = self.stages.setdefault(printable(event.stage), StageTimes())
+        times = self.stages.setdefault(event.stage, StageTimes())
         if event.what == "begin":
             times.begun, times.seconds = event.t, None
         else:
@@ -133,6 +152,7 @@ class RunView:
 
     def _progress(self, event: events.Progress) -> None:
         """Keep the last progress, and a speed over at least ten seconds."""
+        event.stage, event.unit = as_name(event.stage), as_name(event.unit)
         if event.stage not in self.progress and len(self.progress) >= MOST_STAGES:
             self.strange += 1
             return
@@ -150,6 +170,7 @@ class RunView:
         if max(event.epoch, event.epochs) > MOST_EPOCHS:
             self.strange += 1
             return
+        event.stage = as_name(event.stage)
         self.metrics.append(event)
         if len(self.metrics) > METRIC_ROWS:
             self.metrics = [*self.metrics[:-NEWEST_ROWS:2], *self.metrics[-NEWEST_ROWS:]]
@@ -242,6 +263,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(character if character.isprintable() or character == "\n" else "�" for character in text)
+
+
+def as_name(text: str) -> str:
+    """A name of unknown origin: one line of bounded length, as it came unless it cannot be shown so."""
+    return " ".join(printable(text[:NAME_CHARACTERS]).split("\n"))
 
 
 def as_array(values: list[events.Number]) -> Array:

@@ -12,7 +12,7 @@ from engine import events
 from engine.rundir import ALIVE, RunDir
 from wmdd_tui.actions import PANELS
 from wmdd_tui.store.alerts import Alert
-from wmdd_tui.store.view import RunView
+from wmdd_tui.store.view import RunView, as_name
 from wmdd_tui.theme import duration, size, state_text
 from wmdd_tui.widgets.stage_strip import stage_line
 from wmdd_tui.widgets.views import TERM_NAMES, StageFacts, elapsed, stage_facts
@@ -31,7 +31,7 @@ def headline(run: RunDir, state: str, view: RunView, settings: Settings, frozen:
     facts = stage_facts(view)
     if state in ALIVE and facts.rate:
         text.append(f" · {facts.rate:.3g} {facts.unit}/s · ETA {duration(facts.eta)}")
-    text.append(f" · {run.id}")
+    text.append(f" · {as_name(run.id)}")
     if view.hello is not None:
         text.append(f" · {view.hello.device}")
     return text

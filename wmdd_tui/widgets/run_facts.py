@@ -10,6 +10,8 @@ from engine import events
 from engine.errors import EngineError
 from engine.rundir import RunDir
 from wmdd_tui.store.runs import RunSummary
+from wmdd_tui.store.series import LARGEST
+from wmdd_tui.store.view import as_name
 
 TAIL_BYTES = 1 << 20
 BARS = "▁▂▃▄▅▆▇█"
@@ -31,7 +33,7 @@ def sparkline(values: list[float], width: int, ascii_only: bool) -> str:
 
 
 def last_losses(run: RunDir) -> list[float]:
-    """Finite total losses from the tail of the events."""
+    """Total losses that can be drawn, from the tail of the events."""
     try:
         with run.events_file.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
@@ -42,13 +44,13 @@ def last_losses(run: RunDir) -> list[float]:
     for line in lines:
         event = events.decode(line) if b'"iters"' in line else None
         if isinstance(event, events.Iters):
-            found += [float(value) for value in event.total if not isinstance(value, str)]
+            found += [float(value) for value in event.total if not isinstance(value, str) and abs(value) <= LARGEST]
     return found
 
 
 def facts_of(run: RunDir, summary: RunSummary, ascii_only: bool) -> Text:
     """The preview of a run."""
-    text = Text(f"{summary.id}\n", style="bold", overflow="ellipsis")
+    text = Text(f"{as_name(summary.id)}\n", style="bold", overflow="ellipsis")
     if summary.problem:
         return text.append(summary.problem, style="not bold")
     plain = Text(overflow="ellipsis")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ LAYER_ORDERS = ("network order", "largest value", "steepest trend", "name")
 HISTORY_VALUES = 2048
 #: More chunks than this have no room in any terminal.
 MAX_BOUNDARIES = 2000
+#: A growth beyond is no trend but another scale, and its digits would fill the table.
+MOST_GROWTH = 1e4
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,12 @@ def loss_curves(view: RunView, term: str = "") -> Curves:
     places = [list(view.losses).index(name) for name in chosen]
     series = tuple((TERM_NAMES.get(name, name), one) for name, one in chosen.items())
     total = max(1, total, *(one.end for _, one in series))
-    boundaries = tuple(float(place) for place in range(length, total, length)) if length else ()
-    return Curves(series, total, boundaries=boundaries[:MAX_BOUNDARIES], slots=tuple(places))
+    return Curves(series, total, boundaries=_boundaries(length, total), slots=tuple(places))
+
+
+def _boundaries(length: int, total: int, step: int = 1) -> tuple[float, ...]:
+    """Where chunks begin, in units of ``step`` iterations; of a run of very many chunks, the first ones."""
+    return tuple(place / step for place in islice(range(length, total, length), MAX_BOUNDARIES)) if length else ()
 
 
 def overlay(series: Sequence[tuple[str, Series]], slots: tuple[int, ...], unit: str = "iterations") -> Curves:
@@ -177,7 +184,7 @@ def layer_rows(view: RunView, ascii_only: bool, order: str = "network order") ->
         growth = (value - before) / abs(before) if before else 0.0
         trend = level if abs(growth) <= TREND_SHARE else up if growth > 0 else down
         share = f"{100 * value / total:.1f} %" if total and math.isfinite(value) else ""
-        change = f"{trend} {100 * growth:+.0f} %" if math.isfinite(growth) else ""
+        change = f"{trend} {100 * growth:+.0f} %" if abs(growth) < MOST_GROWTH else ""
         rows.append(LayerRow(index, value, growth, (" ".join(name.split()), f"{value:.4g}", share, change)))
     keys: dict[str, Callable[[LayerRow], Any]] = {
         "largest value": lambda row: (not math.isfinite(row.value), -row.value if math.isfinite(row.value) else 0.0),
@@ -199,8 +206,7 @@ def layer_curve(view: RunView, index: int) -> Curves:
             points[(event.chunk * length + event.iteration) // step] = number(event.values[index])
     name = names[index] if index < len(names) else f"layer {index}"
     series = ((" ".join(name.split()), joined(points)),) if points else ()
-    boundaries = tuple(place / step for place in range(length, total, length))[:MAX_BOUNDARIES] if length else ()
-    return Curves(series, math.ceil(total / step), boundaries=boundaries, step=step)
+    return Curves(series, math.ceil(total / step), boundaries=_boundaries(length, total, step), step=step)
 
 
 def layer_history(view: RunView, contains: str) -> tuple[npt.NDArray[np.float64], list[str]]:
