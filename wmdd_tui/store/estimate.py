@@ -235,7 +235,7 @@ def _times(
     stages = {load.stage: seconds for load, seconds in zip(wanted, prediction.seconds, strict=True)}
     if not all(load.known for load in loads):
         return _Times(stages)
-    measured = _measured_error(tuple(samples))
+    measured = _measured_error(samples)
     deviation = max(prediction.deviation, measured or 0.0)
     runs = len({sample.run for sample in samples})
     return _Times(stages, prediction.total, spread(deviation), runs, measured is not None)

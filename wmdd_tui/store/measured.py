@@ -19,9 +19,11 @@ from wmdd_tui.store.speed import Sample, point_of, sample_of
 from wmdd_tui.store.workload import DATA, START, loads_of
 
 #: Runs that are looked at, the newest.
-MOST_RUNS = 40
+MOST_RUNS = 24
 #: A stage that seems to have taken longer is damage.
 MOST_SECONDS = 1e8
+#: No event that matters here has a longer line.
+MOST_LINE_BYTES = 1 << 20
 #: Beginnings of the lines that matter: a long run's many others are passed over without decoding.
 WANTED = tuple(
     f'{{"kind":"{kind}"'.encode()
@@ -29,9 +31,9 @@ WANTED = tuple(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measured:
-    """A run's own figures. ``device`` tells machines apart: "cpu HOST", or a GPU's name.
+    """A run's own figures, read once. ``device`` tells machines apart: "cpu HOST", or the name of a GPU.
 
     ``seconds`` by stage, ``share`` of its threads' time that the process got in each (1 on a GPU), ``peak`` bytes of
     resident memory, or of allocated memory on a GPU, 0 unless the run finished in one go. ``cached`` stages were not
@@ -75,11 +77,13 @@ def _measured(run: RunDir, _size: int, _changed: int) -> Measured | None:
     reading = _Reading()
     for event in _lines(run.events_file):
         reading.take(event)
+    if reading.newer or not reading.device:
+        return None
     data = data_counts(config.data)
     if reading.train and reading.decoded > reading.train:
         pixels = data.pixels if data else config.data.resolution**2
         data = DataCounts(reading.classes, reading.train, reading.decoded - reading.train, pixels)
-    if data is None or not reading.device:
+    if data is None:
         return None
     host = str((run.process() or {}).get("host", ""))
     threads = config.run.threads
@@ -104,10 +108,14 @@ def _measured(run: RunDir, _size: int, _changed: int) -> Measured | None:
 
 
 def _lines(path: Path) -> Iterator[events.AnyEvent]:
+    """The events that matter; lines that are too long to be one are passed over in pieces."""
+    whole = True
     with path.open("rb") as file:
-        for line in file:
-            if line.startswith(WANTED) and line.endswith(b"\n") and (event := events.decode(line)) is not None:
+        while line := file.readline(MOST_LINE_BYTES):
+            complete = line.endswith(b"\n")
+            if whole and complete and line.startswith(WANTED) and (event := events.decode(line)) is not None:
                 yield event
+            whole = complete
 
 
 class _Reading:
@@ -117,7 +125,7 @@ class _Reading:
         self.seconds: dict[str, float] = {}
         self.busy: dict[str, list[float]] = {}
         self.device, self.classes, self.train, self.decoded, self.peak = "", 0, 0, 0, 0
-        self.finished = False
+        self.finished = self.newer = False
         self.cached: set[str] = set()
         self._begun: set[str] = set()
         self._stage, self._first, self._hello = "", 0.0, 0.0
@@ -129,6 +137,7 @@ class _Reading:
         self._first = self._first or event.t
         if isinstance(event, events.Hello):
             self.device, self.classes = event.device, event.classes
+            self.newer = self.newer or event.schema > events.SCHEMA
             self._whole = self._whole and not self._hello and not event.resumed
             self._hello = event.t
             if self._whole and self.decoded:
@@ -163,8 +172,13 @@ class _Reading:
         self._stage = ""
 
 
-def samples_of(found: Sequence[Measured], cores: int) -> list[Sample]:
+def samples_of(found: Sequence[Measured], cores: int) -> tuple[Sample, ...]:
     """The measured stages of runs on one device whose work is known."""
+    return _samples(tuple(found), cores)
+
+
+@lru_cache(maxsize=8)
+def _samples(found: tuple[Measured, ...], cores: int) -> tuple[Sample, ...]:
     rows = [
         (run, point_of(load, run.config.run, run.cuda, cores))
         for run in found
@@ -172,7 +186,7 @@ def samples_of(found: Sequence[Measured], cores: int) -> list[Sample]:
         if load.known and load.stage in run.seconds
     ]
     shares = [(point, run.share[point.stage]) for run, point in rows]
-    return [
+    return tuple(
         sample_of(run.directory.id, point, run.seconds[point.stage], run.share[point.stage], shares)
         for run, point in rows
-    ]
+    )

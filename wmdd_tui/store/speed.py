@@ -134,16 +134,22 @@ def predict(points: Sequence[Point], samples: Sequence[Sample]) -> Prediction:
     mean = np.zeros(len(points))
     covariance = _kernel(points, points)
     if samples:
-        known = [sample.point for sample in samples]
-        gram = _kernel(known, known) + np.diag([sample.noise for sample in samples])
-        across = _kernel(points, known)
-        ratios = np.array([math.log(sample.seconds / sample.point.base) for sample in samples])
-        solved = np.linalg.solve(gram, np.column_stack([ratios, across.T]))
+        across = _kernel(points, [sample.point for sample in samples])
+        solved = np.linalg.solve(_gram(samples), np.column_stack([_ratios(samples), across.T]))
         mean = across @ solved[:, 0]
         covariance = covariance - across @ solved[:, 1:]
     seconds = np.array([point.base for point in points]) * np.exp(mean)
     share = seconds / seconds.sum()
     return Prediction(tuple(seconds.tolist()), math.sqrt(max(0.0, float(share @ covariance @ share))))
+
+
+def _gram(samples: Sequence[Sample]) -> Array:
+    known = [sample.point for sample in samples]
+    return _kernel(known, known) + np.diag([sample.noise for sample in samples])
+
+
+def _ratios(samples: Sequence[Sample]) -> Array:
+    return np.array([math.log(sample.seconds / sample.point.base) for sample in samples])
 
 
 def _kernel(rows: Sequence[Point], columns: Sequence[Point]) -> Array:
@@ -159,15 +165,25 @@ def _kernel(rows: Sequence[Point], columns: Sequence[Point]) -> Array:
 
 
 def crossed(samples: Sequence[Sample]) -> dict[str, tuple[float, float, float]]:
-    """For each run: seconds predicted from the other runs alone, seconds measured, noise of the logarithm of these."""
+    """For each run: seconds predicted from the other runs alone, seconds measured, noise of the logarithm of these.
+
+    All runs come from one inverse: what a block of it says of the block's own values is the prediction without them.
+    """
+    if not samples:
+        return {}
+    inverse = np.linalg.inv(_gram(samples))
+    ratios = _ratios(samples)
+    pulled = inverse @ ratios
+    rows: dict[str, list[int]] = {}
+    for row, sample in enumerate(samples):
+        rows.setdefault(sample.run, []).append(row)
     found = {}
-    for run in dict.fromkeys(sample.run for sample in samples):
-        own = [sample for sample in samples if sample.run == run]
-        others = [sample for sample in samples if sample.run != run]
-        predicted = predict([sample.point for sample in own], others)
-        measured = sum(sample.seconds for sample in own)
-        noise = sum((sample.seconds / measured) ** 2 * sample.noise for sample in own)
-        found[run] = (predicted.total, measured, noise)
+    for run, own in rows.items():
+        mean = ratios[own] - np.linalg.solve(inverse[np.ix_(own, own)], pulled[own])
+        predicted = sum(samples[row].point.base * math.exp(ratio) for row, ratio in zip(own, mean, strict=True))
+        measured = sum(samples[row].seconds for row in own)
+        noise = sum((samples[row].seconds / measured) ** 2 * samples[row].noise for row in own)
+        found[run] = (predicted, measured, noise)
     return found
 
 
