@@ -16,7 +16,7 @@ from rich.text import Text
 
 from engine import STAGE_HELP, __version__, config, presets, rundir
 from engine.errors import RunDirError
-from wmdd_tui.cli import compare, export, foreground, machine, options, plot, sweep
+from wmdd_tui.cli import checking, compare, export, foreground, machine, options, plot, sweep
 from wmdd_tui.cli.cache import cache_app
 from wmdd_tui.cli.queue import queue_app
 from wmdd_tui.store.reader import EventTail
@@ -319,24 +319,7 @@ def config_show(
     print(json.dumps(settings.model_dump(mode="json")) if as_json else config.to_toml(settings), end="\n")
 
 
-@config_app.command("check")
-def config_check(
-    file: options.ConfigFile = None,
-    preset: options.Preset = "",
-    assignments: options.Assignments = None,
-    as_json: options.Json = False,
-) -> None:
-    """Check a configuration, its data set, teacher and device, without any work. Exit code 0 or 2."""
-    from wmdd_tui.store.launch import check
-
-    answer = check(options.resolve(file, preset, assignments))
-    if as_json:
-        print(json.dumps(answer))
-    elif answer["ok"]:
-        print(f"ready: {answer['dataset']}, {answer['teacher']}, on {answer['device']}")
-    else:
-        print(f"{answer['error']}\n  {answer['remedy']}".rstrip(), file=sys.stderr)
-    raise typer.Exit(0 if answer["ok"] else 2)
+config_app.command("check")(checking.config_check)
 
 
 @config_app.command("schema")

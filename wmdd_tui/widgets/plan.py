@@ -1,69 +1,151 @@
-"""What a configuration amounts to: the equivalent command, the numbers of chunks and images, the disk it needs.
+"""What a run will amount to, beside its form: two lines and a warning below it, the table of stages in the preview.
 
-Pure functions, torch-free; the way back, from a pasted command or TOML to a configuration, is here too.
+The texts are pure functions; ``wmdd-tui config check`` prints the same.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import shlex
 import shutil
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from engine import presets
-from engine.config import RunConfig, from_toml, option_keys, override
-from engine.errors import ConfigError
+from textual.widgets import Static
 
+from engine.config import RunConfig
+from wmdd_tui.quantities import duration, size
+from wmdd_tui.store.command_line import command_for as command_for
+from wmdd_tui.store.command_line import from_pasted as from_pasted
+from wmdd_tui.store.command_line import value_at as value_at
+from wmdd_tui.store.estimate import NO_MEASUREMENT, Estimate, StageEstimate
+
+#: From this error on a factor is clearer than a percentage.
+WIDE = 0.6
+NOT_YET = "estimating …"
 PNG_SHARE = 0.9
 HALF_BYTES = 2
 KNOWN_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
 
 
-def value_at(values: dict[str, Any], key: str) -> Any:
-    """The value of a dotted key."""
-    for part in key.split("."):
-        values = values[part]
-    return values
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def differences(config: RunConfig, base: RunConfig) -> dict[str, Any]:
-    """Dotted keys whose values differ from the base's, apart from the preset's name."""
-    ours, theirs = config.model_dump(mode="json"), base.model_dump(mode="json")
-    keys = [key for key in option_keys() if key != "preset"]
-    return {key: value_at(ours, key) for key in keys if value_at(ours, key) != value_at(theirs, key)}
+def error_text(error: float) -> str:
+    """Within 18 %, or a factor where the error is wide; nothing for none."""
+    if not error:
+        return ""
+    return f"within {100 * error:.0f} %" if error < WIDE else f"within a factor of {1 + error:.1f}"
 
 
-def command_for(config: RunConfig, preset: str) -> str:
-    """The shell command that starts the same run."""
-    words = ["wmdd-tui", "run", "--preset", preset]
-    for key, value in differences(config, presets.get(preset)).items():
-        words += ["--set", f"{key}={json.dumps(value, ensure_ascii=False)}"]
-    return shlex.join(words)
+def time_text(found: Estimate) -> str:
+    """The time in all with its error and what it rests on, or why there is none."""
+    if found.seconds is None:
+        return f"time: {NO_MEASUREMENT}" if any(NO_MEASUREMENT in note for note in found.unknown) else "time unknown"
+    basis = _count(found.runs, "run") + " here" if found.runs else NO_MEASUREMENT
+    return f"about {duration(found.seconds)} {error_text(found.seconds_error)} ({basis})"
 
 
-def from_pasted(text: str) -> RunConfig:
-    """A configuration from TOML or from a ``wmdd-tui run`` command. Raises ConfigError."""
-    if "wmdd-tui" not in text.split("\n", 1)[0]:
-        return from_toml(text, "the pasted text")
-    try:
-        words = shlex.split(text.replace("\\\n", " "))
-    except ValueError as error:
-        raise ConfigError(f"the pasted command cannot be read: {error}", "check its quotes") from None
-    preset, assignments = "digits", []
-    short = {"--name": "name", "--device": "run.device", "--seed": "seed", "--ipc": "ipc"}
-    for flag, value in pairwise(words):
-        if flag == "--preset":
-            preset = value
-        elif flag == "--set":
-            assignments.append(value)
-        elif flag in short:
-            quoted = value if short[flag] in ("seed", "ipc") else json.dumps(value, ensure_ascii=False)
-            assignments.append(f"{short[flag]}={quoted}")
-    return override(presets.get(preset), assignments)
+def memory_text(found: Estimate) -> str:
+    """The peak of memory with its error, and what is free."""
+    what = "GPU memory" if found.cuda else "memory"
+    needed = "unknown" if found.memory is None else f"{size(found.memory)} {error_text(found.memory_error)}"
+    free = f", {size(found.memory_free)} free" if found.memory_total else ""
+    return f"{what} {needed}{free}"
+
+
+def brief(found: Estimate) -> list[str]:
+    """Two lines, and a third where something is to be warned of or not known."""
+    disk = "" if found.disk is None else f"writes {size(found.disk)}, "
+    room = f"{disk}{size(found.disk_free)} free"
+    if found.data is None:
+        lines = ["images not counted", room]
+    else:
+        made = f"{_count(found.images, 'image')} in {_count(found.chunks, 'chunk')}"
+        steps = f" · {_count(found.iterations, 'iteration')}" if found.iterations else ""
+        lines = [f"{made}{steps} · {time_text(found)}", f"{memory_text(found)} · {room}"]
+    notes = [*found.warnings, *(note for note in found.unknown if NO_MEASUREMENT not in note)]
+    if notes:
+        more = f" (and {len(notes) - 1} more: f2)" if len(notes) > 1 else ""
+        lines.append(f"! {notes[0]}{more}")
+    return lines
+
+
+def table(found: Estimate) -> list[str]:
+    """The stages, one a line, the sums, what they rest on, warnings, and what is not known."""
+    lines = []
+    if found.data is not None:
+        data = found.data
+        lines.append(f"{data.classes} classes, {data.train} training and {data.val} validation images")
+        lines.append(
+            f"{_count(found.images, 'image')} in {_count(found.chunks, 'chunk')}, "
+            f"{_count(found.iterations, 'iteration')} on {found.device}"
+        )
+        lines += ["", f"{'stage':11} {'time':>8} {'memory':>11} {'disk':>11}"]
+        lines += [_row(stage) for stage in found.stages]
+        sums = (
+            duration(found.seconds) or "unknown",
+            "unknown" if found.memory is None else size(found.memory),
+            "unknown" if found.disk is None else size(found.disk),
+        )
+        lines += [f"{'in all':11} {sums[0]:>8} {sums[1]:>11} {sums[2]:>11}", ""]
+    lines += [*_basis(found), *(f"! {warning}" for warning in found.warnings)]
+    return lines + [f"? {note}" for note in found.unknown]
+
+
+def _row(stage: StageEstimate) -> str:
+    time = "cached" if stage.reused else "?" if stage.seconds is None else duration(stage.seconds)
+    memory = "?" if stage.memory is None else size(stage.memory) if stage.memory else ""
+    disk = "?" if stage.disk is None else size(stage.disk) if stage.disk else ""
+    return f"{stage.stage:11} {time:>8} {memory:>11} {disk:>11}".rstrip()
+
+
+def _basis(found: Estimate) -> list[str]:
+    lines = []
+    if found.seconds is not None:
+        runs = _count(found.runs, "run")
+        if not found.runs:
+            rests = f"from figures of another machine: {NO_MEASUREMENT}"
+        elif found.checked:
+            rests = f"learnt from {runs} on this device, the error measured on them"
+        else:
+            rests = f"learnt from {runs} on this device, the error not yet measured on it"
+        lines.append(f"time {error_text(found.seconds_error)}: {rests}")
+    if found.memory is not None:
+        kind = "allocated on the GPU" if found.cuda else "resident, with the process itself and the images"
+        runs = _count(found.memory_runs, "run")
+        rests = f"corrected by {runs} on this device" if found.memory_runs else "calculated, not measured here"
+        free = f"; {size(found.memory_free)} of {size(found.memory_total)} free" if found.memory_total else ""
+        lines.append(f"memory {error_text(found.memory_error)}: {kind}; {rests}{free}")
+    return [*lines, f"disk: {size(found.disk_free)} free where the run is written"]
+
+
+class PlanView(Static):
+    """The brief estimate. Texts are shown literally."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(NOT_YET, id=id, markup=False)
+
+    def show(self, found: Estimate) -> None:
+        """Show an estimate; one with a warning stands out."""
+        self.set_class(bool(found.warnings), "-warned")
+        self.update("\n".join(brief(found)))
+
+    def fail(self, reason: str) -> None:
+        """Say why there is no estimate."""
+        self.set_class(True, "-warned")
+        self.update(f"no estimate: {reason}")
+
+
+class StageTable(Static):
+    """The estimate by stage."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(NOT_YET, id=id, markup=False)
+
+    def show(self, found: Estimate) -> None:
+        """Show an estimate."""
+        self.update("\n".join(table(found)) + "\n")
 
 
 @dataclass(frozen=True)
