@@ -55,7 +55,7 @@ class Action:
 
 
 ACTIONS: tuple[Action, ...] = (
-    Action("help", "question_mark", "Help", "Show the keys of this screen.", "app", footer=True),
+    Action("help", "question_mark,f1", "Help", "Show the keys of this screen.", "app", footer=True),
     Action("leave", "q", "Leave", "Close the dashboard; runs go on.", "app", footer=True),
     Action("back", "escape", "Back", "Step back one level.", "app", footer=True),
     Action("command_palette", "ctrl+p", "Palette", "Search every action by name.", "app"),
@@ -83,7 +83,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("check", "f6", "Check", "Ask the engine whether data, teacher and device are usable.", "new", footer=True),
     Action("preview", "f2", "TOML", "Show or hide the TOML and the command.", "new", footer=True),
     Action("paste", "f4", "Paste", "Fill the form from a pasted command or TOML.", "new", footer=True),
-    Action("copy", "f7", "Copy", "Copy the equivalent command.", "new"),
+    Action("copy", "f7", "Copy", "Copy the equivalent command; write it and the TOML to files.", "new", footer=True),
     *(
         Action(panel, str(number), title, f"Show or hide the panel “{title}”.", "monitor", call=f"panel('{panel}')")
         for number, (panel, title) in enumerate(PANELS.items(), start=1)
@@ -113,15 +113,15 @@ ACTIONS: tuple[Action, ...] = (
     Action("stop", "x", "Stop run", "Stop (asks); again: kill.", "monitor", changes_run=True, footer=True),
     Action("scale", "y", "Lin/log", "Change the scale.", "compare", footer=True),
     Action("smooth", "s", "Smooth", "Change between raw and smoothed.", "compare", footer=True),
-    Action("term", "t", "Term", "Change the term of the loss that is drawn.", "compare", footer=True),
+    Action("term", "t", "Term", "Change what is drawn: a term of the loss, or top-1.", "compare", footer=True),
     Action("images", "i", "Images", "Show the images side by side, or the curves.", "compare", footer=True),
     Action("zoom_in", "plus,equals_sign", "Zoom in", "Show fewer iterations.", "compare", call="zoom(2.0)"),
     Action("zoom_out", "minus", "Zoom out", "Show more iterations.", "compare", call="zoom(0.5)"),
     Action("reset", "0", "Whole", "Show all iterations, without the read-out.", "compare"),
     Action("pan_left", "h", "Pan left", "Move the zoomed chart to earlier iterations.", "compare", call="pan(-0.25)"),
     Action("pan_right", "l", "Pan right", "Move the zoomed chart to later iterations.", "compare", call="pan(0.25)"),
-    Action("cursor_left", "left_square_bracket", "Cursor left", "Read-out before.", "compare", call="cursor(-1)"),
-    Action("cursor_right", "right_square_bracket", "Cursor right", "Read-out after.", "compare", call="cursor(1)"),
+    Action("cursor_left", "left_square_bracket", "Before", "Read-out or image before.", "compare", call="cursor(-1)"),
+    Action("cursor_right", "right_square_bracket", "After", "Read-out or image after.", "compare", call="cursor(1)"),
     Action("export", "E", "Export", "Write the charts as SVG, PNG and CSV.", "compare"),
 )  # fmt: skip
 

@@ -16,10 +16,11 @@ from textual.binding import BindingType
 from textual.screen import Screen
 
 from engine.config import RunConfig
-from engine.errors import EngineError
+from engine.errors import ConfigError, EngineError
 from engine.rundir import RunDir, create, find
 from wmdd_tui import actions
 from wmdd_tui.ascii_filter import AsciiFilter
+from wmdd_tui.farewell import farewell
 from wmdd_tui.keymap import keymap_file, load_keymap
 from wmdd_tui.screens.base import ActionScreen, bindings
 from wmdd_tui.screens.help import Help
@@ -69,7 +70,7 @@ class WmddApp(App[int]):
         self.set_keymap(self.keymap)
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
-        self.theme = THEMES[self._theme_name].name if self._theme_name in THEMES else self._theme_name
+        self.theme = THEMES[self._theme_name].name
         if self.settings.ascii:
             self.add_class("-ascii")
             self._filters.append(AsciiFilter())
@@ -137,14 +138,15 @@ def run_app(
     ascii: bool = False,
     theme: str | None = None,
 ) -> int:
-    """Show the dashboard until the user leaves; returns the exit code. Raises EngineError: unknown run, bad key map."""
+    """Show the dashboard until the user leaves; returns the exit code. Raises EngineError: unknown run, theme, key."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         print("wmdd-tui: the dashboard needs a terminal; without one use `wmdd-tui watch`", file=sys.stderr)
         return 2
+    if theme is not None and theme not in THEMES:
+        raise ConfigError(f"there is no theme '{theme}'", f"choose --theme {' or '.join(THEMES)}")
     watched = find(run or "") if screen == "monitor" or run is not None else None
     settings = Settings(readonly, slow_link, ascii)
     app = WmddApp("monitor" if watched else screen, watched, preset, settings, theme, load_keymap(keymap_file()))
     code = app.run()
-    if app.watched is not None:
-        print(f"runs go on; come back with: wmdd-tui attach {app.watched.id}")
+    print(farewell(app.watched), end="")
     return app.return_code or code or 0

@@ -7,7 +7,8 @@ from test_screens import record, text_of, until
 from textual.pilot import Pilot
 from textual.widgets import DataTable
 
-from engine import events
+from engine import events, presets, rundir
+from engine.config import override
 from engine.rundir import RunDir
 from wmdd_tui.app import WmddApp
 from wmdd_tui.screens.compare import CompareScreen, read_sheet, shortened
@@ -72,6 +73,19 @@ async def test_images_stand_side_by_side_with_their_names() -> None:
             await pilot.press("right_square_bracket")
         await pilot.pause()
         assert "image 3 of each class" in text_of(app, "#title"), "there are no more"
+
+
+async def test_a_long_setting_does_not_hide_the_other_runs() -> None:
+    long = override(presets.get("digits"), ["recover.objective=given", f'recover.path="/{"folder/" * 20}images"'])
+    app = WmddApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = await compared(app, pilot, [record(), rundir.create(long)])
+        table = screen.query_one("#differences", DataTable)
+        rows = [[str(cell) for cell in table.get_row_at(index)] for index in range(table.row_count)]
+        path = next(row for row in rows if row[0] == "recover.path")
+        assert path[1] == "(empty)"
+        assert path[2].endswith("images")
+        assert len(path[2]) <= 24
 
 
 async def test_the_accuracy_of_the_students_is_drawn_too() -> None:

@@ -22,7 +22,7 @@ from wmdd_tui.store.view import RunView
 from wmdd_tui.widgets.chart import LossChart
 from wmdd_tui.widgets.headline import alert_lines
 from wmdd_tui.widgets.memory_parts import device_parts
-from wmdd_tui.widgets.panels import ImagePanel, LayerPanel, LogPanel
+from wmdd_tui.widgets.panels import ImagePanel, LayerPanel, LogPanel, MetricsPanel
 from wmdd_tui.widgets.panels.log import wrapped
 from wmdd_tui.widgets.run_rows import chosen
 from wmdd_tui.widgets.views import accuracy_curves, layer_curve, layer_rows, loss_curves
@@ -231,6 +231,27 @@ async def test_classes_and_single_images() -> None:
         await pilot.press("escape", "right")
         await pilot.pause()
         assert panel.as_text().startswith("class 2/2: [red]x[/]")
+
+
+async def test_evaluations_are_listed_and_every_epoch_is_copied() -> None:
+    run = record()
+    writer = events.Writer(run.events_file)
+    for epoch in range(11, 31):
+        top1 = 70.0 + epoch if epoch % 10 == 0 else None
+        writer.write(events.Metrics(stage="train", epoch=epoch, epochs=30, loss=0.25, top1=top1))
+    writer.close()
+    app = WmddApp("monitor", run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = app.screen
+        assert isinstance(screen, MonitorScreen)
+        await until(pilot, lambda: len(screen.view.metrics) == 22)
+        await pilot.press("6")
+        await pilot.pause()
+        panel = screen.query_one(MetricsPanel)
+        table = panel.query_one(DataTable)
+        shown = [str(table.get_row_at(index)[1]) for index in range(table.row_count)]
+        assert shown == ["1/1", "10/10", "20/30", "30/30"]
+        assert len(panel.as_text().splitlines()) == 1 + 22
 
 
 async def test_the_log_wraps_and_is_written_to_a_file() -> None:

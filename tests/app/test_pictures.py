@@ -48,6 +48,9 @@ def test_a_grid_shows_all_where_they_can_be_recognised_and_else_fewer() -> None:
     ten = mosaic.grid_of(10, 1.0, 78, 16, named=True)
     assert ten is not None
     assert (ten.shown, ten.width, ten.height) == (10, 14, 7)
+    odd = mosaic.grid_of(10, 1.0, 80, 17)
+    assert odd is not None
+    assert (odd.width, odd.height) == (15, 8), "half a cell more is used"
     many = mosaic.grid_of(1000, 1.0, 78, 16)
     assert many is not None
     assert 1 < many.shown < 1000

@@ -12,12 +12,13 @@ from textual.widgets import DataTable, Input
 from engine import events, presets, rundir
 from engine.rundir import RunDir
 from wmdd_tui.app import Settings, WmddApp, run_app
+from wmdd_tui.cli.pasted import read_pasted
 from wmdd_tui.screens.monitor import MonitorScreen
 from wmdd_tui.screens.new_run import NewRunScreen
 from wmdd_tui.screens.runs import RunsScreen
+from wmdd_tui.store.command_line import command_for
 from wmdd_tui.widgets.config_form import errors_by_key, options
 from wmdd_tui.widgets.panels import LayerPanel, MetricsPanel
-from wmdd_tui.widgets.plan import command_for, from_pasted, plan_of
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
 HOSTILE = "[red]x[/] [link=a] \\[ ünïcode 漢字 ]["
@@ -183,14 +184,9 @@ async def test_form_opens_every_section_and_preset() -> None:
 
 
 def test_command_round_trip() -> None:
-    config = from_pasted("wmdd-tui run --preset digits --set recover.r_bn=3.5 --name 'a b' --ipc 2")
+    config = read_pasted("wmdd-tui run --preset digits --set recover.r_bn=3.5 --name 'a b' --ipc 2").config
     assert (config.recover.r_bn, config.name, config.ipc) == (3.5, "a b", 2)
-    assert from_pasted(command_for(config, "digits")) == config
-
-
-def test_plan_counts_chunks(tmp_path: Path) -> None:
-    plan = plan_of(presets.get("digits"), 10, tmp_path / "not" / "yet")
-    assert (plan.images, plan.chunks, plan.iterations) == (100, 1, 300)
+    assert read_pasted(command_for(config, "digits")).config == config
 
 
 def test_errors_find_their_field() -> None:

@@ -56,10 +56,9 @@ def grid_of(count: int, aspect: float, width: int, height: int, named: bool = Fa
 
     def fitted(columns: int, tiles: int) -> Grid | None:
         rows = math.ceil(tiles / columns)
-        across = (width + GAP) // columns - GAP
-        down = (height + spare) // rows - GAP
-        across = min(across, int(2 * down * aspect + 1e-6))
-        down = min(down, max(1, math.floor(across / aspect / 2)))
+        most = (height + spare) // rows - GAP
+        across = min((width + GAP) // columns - GAP, int(2 * most * aspect + 1e-6))
+        down = min(most, math.ceil(across / aspect / 2))
         return Grid(columns, rows, across, down, named) if across > 0 and down > 0 else None
 
     if count < 1 or width < 1 or height < 1:

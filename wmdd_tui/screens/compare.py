@@ -89,10 +89,10 @@ def slots_of(ids: Sequence[str]) -> tuple[int, ...]:
     return tuple(taken[one] for one in ids)
 
 
-def shortened(label: str) -> str:
-    """A long label without its middle, for names of one family often differ at their ends."""
+def shortened(text: str) -> str:
+    """A long name or path without its middle, for those of one family often differ at their ends."""
     half = LABEL_LENGTH // 2
-    return label if len(label) <= LABEL_LENGTH else f"{label[: half - 1]}…{label[-half:]}"
+    return text if len(text) <= LABEL_LENGTH else f"{text[: half - 1]}…{text[-half:]}"
 
 
 class CompareScreen(ActionScreen):
@@ -161,7 +161,7 @@ class CompareScreen(ActionScreen):
         table = self.query_one("#differences", DataTable)
         table.add_columns(Text("setting that differs"), *heads)
         for key, values in message.found.differences:
-            table.add_row(Text(key), *[Text(setting_text(value)) for value in values])
+            table.add_row(Text(key), *[Text(shortened(setting_text(value))) for value in values])
         if not message.found.differences:
             table.add_row(Text("(no setting differs)"), *[Text("") for _ in self._runs])
         self._name_sheets()

@@ -2,46 +2,56 @@
 
 from __future__ import annotations
 
-import os
+import asyncio
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.text import Text
-from textual import on, work
+from textual import events, on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
 from textual.widgets import Footer, Label, Select, Static
 
 from engine import presets, queueing, rundir
-from engine.catalog import DatasetFacts, find_datasets
+from engine.catalog import DatasetFacts
 from engine.config import RunConfig, to_toml
 from engine.errors import EngineError
+from wmdd_tui.cli.pasted import Pasted
 from wmdd_tui.screens.base import ActionScreen, bindings
 from wmdd_tui.screens.monitor import MonitorScreen
 from wmdd_tui.screens.paste import Paste
+from wmdd_tui.store.command_line import command_for
+from wmdd_tui.store.datasets import data_root, known_datasets
 from wmdd_tui.store.devices import Device, list_devices
+from wmdd_tui.store.estimate import estimate_here
 from wmdd_tui.store.launch import check
-from wmdd_tui.store.runs import RunSummary, list_summaries
+from wmdd_tui.store.teachers import Teacher, earlier_teachers
 from wmdd_tui.theme import size
 from wmdd_tui.widgets.config_form import ConfigForm
-from wmdd_tui.widgets.plan import KNOWN_CLASSES, command_for, from_pasted, plan_of
+from wmdd_tui.widgets.plan import PlanView, StageTable
 
-NO_CHOICE = "as in the form below"
+NO_CHOICE = "another: see the fields below"
 NOW, QUEUE = "now", "queue"
+PICKER_HELP = {
+    "preset": "Published and tried settings. Choosing one starts the form over.",
+    "teacher": "The network that is matched: trained here, torchvision's weights, a checkpoint, an earlier run's.",
+    "device": "Where the run computes, with the memory that is free there now.",
+    "start": "At once, or when what runs and waits on that device has ended; it waits without this dashboard.",
+}
+ESTIMATE_SECONDS = 0.15
 
 
 @dataclass
 class Found(Message):
-    """Datasets under ``$WMDD_DATA``, runs whose teacher may be used again, and this machine's devices.
+    """Data sets of this machine, teachers of earlier runs that may be used again, and this machine's devices.
 
     ``busy`` counts by queue what runs and waits there.
     """
 
     datasets: list[DatasetFacts]
-    teachers: list[RunSummary]
+    teachers: list[Teacher]
     devices: list[Device]
     busy: Counter[str]
 
@@ -68,26 +78,29 @@ class NewRunScreen(ActionScreen):
         self._given = config or presets.get(self._preset)
         self._config: RunConfig | None = self._given
         self._datasets: dict[str, DatasetFacts] = {}
+        self._teachers: dict[str, Teacher] = {}
+        self._pickers: dict[str, set[str]] = {}
 
     def compose(self) -> ComposeResult:
         with Vertical(id="pickers"):
-            yield self._picker("preset", [(name, name) for name in presets.PRESETS], self._preset)
-            yield self._picker("dataset", [(NO_CHOICE, "")], "")
-            yield self._picker("teacher", [(NO_CHOICE, "")], "")
-            yield self._picker("device", [(NO_CHOICE, "")], "")
-            starts = [("at once", NOW), ("behind what runs on that device", QUEUE)]
+            named = [(Text(f"{name}: {presets.describe(name)}"), name) for name in presets.PRESETS]
+            yield self._picker("preset", named, self._preset)
+            for name in ("dataset", "teacher", "device"):
+                yield self._picker(name, [(Text(NO_CHOICE), "")], "")
+            starts = [(Text("at once"), NOW), (Text("behind what runs on that device"), QUEUE)]
             yield self._picker("start", starts, NOW)
         with Horizontal(id="body"):
             yield ConfigForm(self._given, id="form")
             with VerticalScroll(id="preview"):
+                yield StageTable(id="stages")
                 yield Static("", id="toml", markup=False)
         yield Static("", id="hint", markup=False)
         yield Static("", id="problem", markup=False)
-        yield Static("", id="plan", markup=False)
+        yield PlanView(id="plan")
         yield Static("", id="command", markup=False)
         yield Footer(show_command_palette=False, compact=True)
 
-    def _picker(self, name: str, pairs: list[tuple[str, str]], value: str) -> Horizontal:
+    def _picker(self, name: str, pairs: list[tuple[Text, str]], value: str) -> Horizontal:
         select = Select(pairs, value=value, allow_blank=False, id=f"pick-{name}", compact=True)
         return Horizontal(Label(name), select)
 
@@ -98,44 +111,45 @@ class NewRunScreen(ActionScreen):
 
     @work(thread=True, exclusive=True, group="find", exit_on_error=False)
     def _find(self) -> None:
-        named = os.environ.get("WMDD_DATA", "")
-        found = find_datasets([Path(named).expanduser()] if named else [])
-        runs = [run for run in list_summaries(rundir.runs_root()) if run.state == "finished" and not run.problem]
+        teachers = earlier_teachers()
+        datasets = known_datasets([teacher.config for teacher in teachers])
         busy = Counter(place.device for place in queueing.places())
-        self.post_message(Found(found, runs, list_devices(), busy))
+        self.post_message(Found(datasets, teachers, list_devices(), busy))
 
     @on(Found)
     def _offer(self, message: Found) -> None:
         self._datasets = {facts.path: facts for facts in message.datasets}
-        rows: list[tuple[Text, str]] = [
-            (Text(NO_CHOICE), ""),
-            (Text("digits (built in): 10 classes, 8×8 px"), "digits"),
-        ]
-        for facts in message.datasets:
-            told = facts.problem or f"{facts.classes} classes, {facts.train_images} images, {size(facts.bytes)}"
-            rows.append((Text(f"{facts.name} ({facts.kind}): {told}"), facts.path))
-        self._set_options("#pick-dataset", rows)
-        teachers: list[tuple[Text, str]] = [
-            (Text(NO_CHOICE), ""), (Text("train it here"), "train"), (Text("torchvision weights"), "torchvision"),
-            (Text("a checkpoint file: name it in teacher.path"), "checkpoint"),
+        self._teachers = {teacher.path: teacher for teacher in message.teachers}
+        rows = [(NO_CHOICE, ""), ("digits (built in): 10 classes, 1438 + 359 images, 8×8 px", "digits")]
+        self._set_options("dataset", [*rows, *[(dataset_text(facts), facts.path) for facts in message.datasets]])
+        rows = [
+            (NO_CHOICE, ""), ("train it here", "train"), ("torchvision weights", "torchvision"),
+            ("a checkpoint file: name it in teacher.path", "checkpoint"),
         ]  # fmt: skip
-        for run in message.teachers:
-            top1 = "" if run.teacher_top1 is None else f", {run.teacher_top1:.2f} %"
-            teachers.append((Text(f"run {run.name} ({run.id}): {run.teacher} on {run.dataset}{top1}"), run.path))
-        self._set_options("#pick-teacher", teachers)
-        rows = [(Text(NO_CHOICE), ""), (Text("auto: the first GPU, else the CPU"), "auto")]
-        for device in message.devices:
-            room = f", {size(device.free)} of {size(device.total)} free" if device.total else ""
-            count = message.busy[device.key]
-            work = f", {count} run{'s' * (count != 1)} there" if count else ""
-            rows.append((Text(f"{device.name}: {device.title}{room}{work}"), device.name))
-        self._set_options("#pick-device", rows)
+        self._set_options("teacher", [*rows, *[(teacher.text, teacher.path) for teacher in message.teachers]])
+        rows = [(NO_CHOICE, ""), ("auto: the first GPU, else the CPU", "auto")]
+        self._set_options("device", [*rows, *[(device_text(one, message.busy), one.name) for one in message.devices]])
+        self._reflect()
+        if self._config is not None:
+            self._estimate(self._config)
 
-    def _set_options(self, selector: str, rows: list[tuple[Text, str]]) -> None:
-        select: Select[str] = self.query_one(selector, Select)
+    def _set_options(self, name: str, rows: list[tuple[str, str]]) -> None:
+        select: Select[str] = self.query_one(f"#pick-{name}", Select)
+        self._pickers[name] = {value for _, value in rows}
         with select.prevent(Select.Changed):
-            select.set_options(rows)
-            select.value = ""
+            select.set_options([(Text(text), value) for text, value in rows])
+
+    def _reflect(self) -> None:
+        """Let the pickers say what the fields say, whoever filled them."""
+        values = self.query_one(ConfigForm).values()
+        data, teacher = values["data"], values["teacher"]
+        chosen = {
+            "dataset": "digits" if data["dataset"] == "digits" else data["path"],
+            "teacher": teacher["path"] if teacher["source"] == "run" else teacher["source"],
+            "device": values["run"]["device"],
+        }
+        for name, value in chosen.items():
+            self._put(name, value if value in self._pickers.get(name, ()) else "")
 
     # --- pickers -------------------------------------------------------------------------------------------
 
@@ -164,8 +178,8 @@ class NewRunScreen(ActionScreen):
         elif choice == "checkpoint":
             form.put({"teacher.source": choice})
             self.query_one("#field-teacher-path").focus()
-        elif choice:
-            form.put({"teacher.source": "run", "teacher.path": choice})
+        elif choice in self._teachers:
+            form.put({"teacher.source": "run", "teacher.path": choice, **self._teachers[choice].options})
 
     @on(Select.Changed, "#pick-device")
     def _device_chosen(self, event: Select.Changed) -> None:
@@ -177,10 +191,25 @@ class NewRunScreen(ActionScreen):
         if self._config is not None:
             self._show_plan(self._config)
 
+    def _put(self, name: str, value: str) -> None:
+        """Show a choice that was not made by hand."""
+        select: Select[str] = self.query_one(f"#pick-{name}", Select)
+        with select.prevent(Select.Changed):
+            select.value = value
+
     def _queued(self) -> bool:
         return bool(self.query_one("#pick-start", Select).value == QUEUE)
 
     # --- preview -------------------------------------------------------------------------------------------
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        name = (event.widget.id or "").removeprefix("pick-")
+        if name == "dataset":
+            root = data_root()
+            told = f"what lies under {root} ($WMDD_DATA)" if root else "what lies under $WMDD_DATA, which is not set"
+            self._hint(f"The built-in digits, {told}, and the sets of earlier runs.")
+        elif name in PICKER_HELP:
+            self._hint(PICKER_HELP[name])
 
     @on(ConfigForm.Explained)
     def _explain(self, message: ConfigForm.Explained) -> None:
@@ -193,41 +222,49 @@ class NewRunScreen(ActionScreen):
     def _changed(self, message: ConfigForm.Changed) -> None:
         self._config = message.config
         problem = self.query_one("#problem", Static)
-        problem.set_class(message.config is None, "-shown")
-        problem.update(message.error)
+        problem.set_class(bool(message.errors), "-shown")
+        problem.update(problem_text(message.errors))
+        self.set_class(message.config is None, "-invalid")
+        self._reflect()
         if message.config is not None:
             self._show_plan(message.config)
+        else:
+            self.query_one("#command", Static).update("no command while a field is wrong")
 
     def _show_plan(self, config: RunConfig) -> None:
-        facts = self._datasets.get(config.data.path)
-        classes = KNOWN_CLASSES.get(config.data.dataset) or (facts.classes if facts else 0)
-        plan = plan_of(config, classes, rundir.home())
-        if classes:
-            told = (
-                f"{plan.images} images in {plan.chunks} chunk{'s' * (plan.chunks != 1)} · {plan.iterations} iterations"
-                f" · writes about {size(plan.disk)}, {size(plan.free)} free"
-            )
-        else:
-            told = f"classes not counted yet (f6 checks the data) · {size(plan.free)} free"
-        if classes and plan.disk > plan.free:
-            told = "NOT ENOUGH DISK: " + told
-        self.query_one("#plan", Static).update(told)
+        self._estimate(config)
         self.query_one("#command", Static).update("$ " + self._command(config))
         self.query_one("#toml", Static).update(to_toml(config))
 
+    @work(exclusive=True, group="estimate", exit_on_error=False)
+    async def _estimate(self, config: RunConfig) -> None:
+        """Show what the run amounts to, once no key has followed for a moment; it is worked out in a thread."""
+        await asyncio.sleep(ESTIMATE_SECONDS)
+        facts = self._datasets.get(config.data.path)
+        try:
+            found = await asyncio.to_thread(lambda: estimate_here(config, list_devices(), facts))
+        except OSError as error:
+            self.query_one(PlanView).fail(str(error))
+            return
+        # The form may have been left meanwhile; then there is nothing to show it in.
+        for view in (*self.query(PlanView), *self.query(StageTable)):
+            view.show(found)
+
     # --- actions -------------------------------------------------------------------------------------------
 
-    def _valid(self) -> RunConfig | None:
+    async def _valid(self) -> RunConfig | None:
+        """The configuration, or None and the cursor in the field that is wrong."""
         if self._config is None:
             wrong = self.query_one("#problem", Static)
             self.say(f"not yet: {wrong.content}", bad=True)
+            await self.query_one(ConfigForm).focus_wrong()
         return self._config
 
     def _command(self, config: RunConfig) -> str:
         return command_for(config, self._preset) + (" --queue" if self._queued() else "")
 
-    def action_launch(self) -> None:
-        config = self._valid()
+    async def action_launch(self) -> None:
+        config = await self._valid()
         if config is None:
             return
         try:
@@ -237,8 +274,8 @@ class NewRunScreen(ActionScreen):
             return
         self.app.switch_screen(MonitorScreen(run))
 
-    def action_check(self) -> None:
-        if config := self._valid():
+    async def action_check(self) -> None:
+        if config := await self._valid():
             self._hint("the engine looks at data, teacher and device …")
             self._check(config)
 
@@ -265,38 +302,68 @@ class NewRunScreen(ActionScreen):
                 parts.append(
                     f"{name}: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in facts.items())
                 )
+        parts += [f"! {warning}" for warning in answer.get("warnings", [])]
         self._hint(f"ready on {answer.get('device', '')} · " + " · ".join(parts))
 
     def action_preview(self) -> None:
-        self.toggle_class("-folded" if self.has_class("-wide") else "-unfolded")
+        """Beside the form where there is room, else in its place."""
+        if not self.has_class("-narrow"):
+            self.toggle_class("-folded")
+            return
+        self.toggle_class("-unfolded")
+        shown = "#preview" if self.has_class("-unfolded") else "#field-name"
+        self.query_one(shown).focus()
 
     def action_paste(self) -> None:
-        def pasted(text: str | None) -> None:
-            if not text:
+        def pasted(found: Pasted | None) -> None:
+            if found is None:
                 return
-            try:
-                config = from_pasted(text)
-            except EngineError as error:
-                self.say(str(error), bad=True)
-                return
-            if config.preset in presets.PRESETS:
-                self._preset = config.preset
-                select: Select[str] = self.query_one("#pick-preset", Select)
-                with select.prevent(Select.Changed):
-                    select.value = config.preset
-            self.query_one(ConfigForm).fill(config)
+            if found.config.preset in presets.PRESETS:
+                self._preset = found.config.preset
+                self._put("preset", self._preset)
+            self._put("start", QUEUE if found.queue else NOW)
+            self.query_one(ConfigForm).fill(found.config)
 
         self.app.push_screen(Paste(), pasted)
 
-    def action_copy(self) -> None:
-        if config := self._valid():
-            command = self._command(config)
-            self.app.copy_to_clipboard(command)
-            file = rundir.home() / "command.txt"
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                rundir.write_whole(file, command.encode() + b"\n")
-            except OSError as error:
-                self.say(f"copied; cannot write {file}: {error.strerror}", bad=True)
-            else:
-                self.say(f"copied, and written to {file}")
+    async def action_copy(self) -> None:
+        """The command goes to the clipboard, and with the TOML to files, for a clipboard is not everywhere."""
+        config = await self._valid()
+        if config is None:
+            return
+        command = self._command(config)
+        self.app.copy_to_clipboard(command)
+        folder = rundir.home() / "exports"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            rundir.write_whole(folder / "command.txt", command.encode() + b"\n")
+            rundir.write_whole(folder / "config.toml", to_toml(config).encode())
+        except OSError as error:
+            self.say(f"copied; cannot write to {folder}: {error.strerror}", bad=True)
+        else:
+            self.say(f"copied; {folder} holds it as command.txt, and the TOML as config.toml")
+
+
+def dataset_text(facts: DatasetFacts) -> str:
+    """A data set as the picker offers it: what it holds, or what is wrong with it."""
+    if facts.problem:
+        return f"{facts.name} ({facts.kind}): UNUSABLE: {facts.problem}"
+    images = f"{facts.train_images} + {facts.val_images} images" if facts.val_images else f"{facts.train_images} images"
+    parts = [f"{facts.classes} classes", images]
+    parts += ["×".join(str(side) for side in facts.native_size) + " px"] if facts.native_size else []
+    parts += [size(facts.bytes)] if facts.bytes else []
+    return f"{facts.name} ({facts.kind}): {', '.join(parts)}"
+
+
+def device_text(device: Device, busy: Counter[str]) -> str:
+    """A device as the picker offers it: its memory, and what runs and waits there."""
+    room = f", {size(device.free)} of {size(device.total)} free" if device.total else ""
+    count = busy[device.key]
+    return f"{device.name}: {device.title}{room}" + (f", {count} run{'s' * (count != 1)} there" if count else "")
+
+
+def problem_text(errors: dict[str, str]) -> str:
+    """What is wrong, in a line or two; each field says its own."""
+    first = next(iter(errors.values()), "")
+    wrong = [key for key in errors if key]
+    return first if len(errors) < 2 else f"{len(errors)} fields are wrong ({', '.join(wrong)}); the first: {first}"

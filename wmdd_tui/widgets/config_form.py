@@ -20,7 +20,7 @@ from textual.widgets import Checkbox, Collapsible, Input, Label, Select, Static
 from engine.catalog import ARCHITECTURES
 from engine.config import RunConfig, from_dict, option_keys
 from engine.errors import ConfigError
-from wmdd_tui.widgets.plan import value_at
+from wmdd_tui.store.command_line import value_at
 
 HIDDEN = frozenset({"preset"})
 ALSO_BASIC = frozenset({"teacher.path"})
@@ -62,7 +62,8 @@ def _option(key: str) -> Option:
     choices = tuple(str(choice) for choice in get_args(field.annotation))
     kind = field.annotation if isinstance(field.annotation, type) else str
     unit = f" [{extra['unit']}]" if "unit" in extra else ""
-    basic = extra.get("level") == "basic" or key in ALSO_BASIC
+    # An option of no section has no fold it could stand in.
+    basic = extra.get("level") == "basic" or key in ALSO_BASIC or not sections
     return Option(key, kind, choices, basic, f"{field.description or ''}{unit}{_bounds(field)}")
 
 
@@ -147,10 +148,13 @@ class ConfigForm(VerticalScroll, can_focus=False):
 
     @dataclass
     class Changed(Message):
-        """The values changed; ``config`` is None while they are not valid, ``error`` then says why."""
+        """The values changed; ``config`` is None while they are not valid.
+
+        ``errors`` says what is wrong, by option; under "" stands what fits none.
+        """
 
         config: RunConfig | None
-        error: str
+        errors: dict[str, str]
 
     @dataclass
     class Explained(Message):
@@ -179,8 +183,11 @@ class ConfigForm(VerticalScroll, can_focus=False):
     @on(Collapsible.Expanded)
     async def _open_section(self, event: Collapsible.Expanded) -> None:
         """Advanced rows are made when first looked at: eighty rows at once would delay the first paint."""
-        contents = event.collapsible.query_one(Collapsible.Contents)
-        section = (event.collapsible.id or "").removeprefix("section-")
+        await self._make_rows(event.collapsible)
+
+    async def _make_rows(self, fold: Collapsible) -> None:
+        contents = fold.query_one(Collapsible.Contents)
+        section = (fold.id or "").removeprefix("section-")
         if not contents.query(FieldRow):
             wanted = [o for key, o in self._options.items() if not o.basic and key.startswith(section + ".")]
             await contents.mount_all(FieldRow(option, self._value(option.key)) for option in wanted)
@@ -230,15 +237,25 @@ class ConfigForm(VerticalScroll, can_focus=False):
 
     def validate_all(self) -> None:
         """Check all values and say so."""
-        config, error = None, ""
+        config = None
         self._errors = {}
         try:
             config = from_dict(self.values())
         except ConfigError as problem:
-            self._errors = errors_by_key(problem)
-            error = next(iter(self._errors.values()), problem.message)
+            self._errors = errors_by_key(problem) or {"": problem.message}
         self._show_errors()
-        self.post_message(self.Changed(config, error))
+        self.post_message(self.Changed(config, self._errors))
+
+    async def focus_wrong(self) -> None:
+        """Go to the first option that is wrong, out of its fold if need be."""
+        key = next((key for key in self._options if key in self._errors), None)
+        if key is None:
+            return
+        if not self._options[key].basic:
+            fold = self.query_one(f"#section-{key.split('.')[0]}", Collapsible)
+            await self._make_rows(fold)
+            fold.collapsed = False
+        self.query_one("#" + self._options[key].field_id).focus()
 
     def _show_errors(self) -> None:
         for row in self.query(FieldRow):

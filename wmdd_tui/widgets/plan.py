@@ -5,26 +5,14 @@ The texts are pure functions; ``wmdd-tui config check`` prints the same.
 
 from __future__ import annotations
 
-import math
-import shutil
-from dataclasses import dataclass
-from pathlib import Path
-
 from textual.widgets import Static
 
-from engine.config import RunConfig
 from wmdd_tui.quantities import duration, size
-from wmdd_tui.store.command_line import command_for as command_for
-from wmdd_tui.store.command_line import from_pasted as from_pasted
-from wmdd_tui.store.command_line import value_at as value_at
 from wmdd_tui.store.estimate import NO_MEASUREMENT, Estimate, StageEstimate
 
 #: From this error on a factor is clearer than a percentage.
 WIDE = 0.6
 NOT_YET = "estimating …"
-PNG_SHARE = 0.9
-HALF_BYTES = 2
-KNOWN_CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100}
 
 
 def _count(number: int, what: str) -> str:
@@ -146,31 +134,3 @@ class StageTable(Static):
     def show(self, found: Estimate) -> None:
         """Show an estimate."""
         self.update("\n".join(table(found)) + "\n")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Counts of a run; ``classes`` is 0 where the dataset has not been counted. ``disk`` and ``free`` in bytes."""
-
-    classes: int
-    images: int
-    chunks: int
-    iterations: int
-    disk: int
-    free: int
-
-
-def plan_of(config: RunConfig, classes: int, home: Path) -> Plan:
-    """The counts; a class larger than a chunk forms a chunk of its own."""
-    batch, ipc = config.recover.batch_size, config.ipc
-    if config.recover.chunk == "per-class":
-        chunks = math.ceil(classes / max(1, batch // ipc))
-    else:
-        chunks = math.ceil(classes / batch) * ipc
-    images = classes * ipc
-    disk = int(images * config.data.resolution**2 * 3 * PNG_SHARE)
-    if config.relabel.storage == "stored":
-        disk += config.train.epochs * images * classes * HALF_BYTES
-    while not home.exists() and home != home.parent:
-        home = home.parent
-    return Plan(classes, images, chunks, chunks * config.recover.iterations, disk, shutil.disk_usage(home).free)

@@ -60,7 +60,7 @@ def facts_of(run: RunDir, summary: RunSummary, ascii_only: bool) -> Text:
     try:
         config = run.config()
         plain.append(
-            f"{config.data.dataset} {config.data.resolution} px · {config.teacher.arch} ({config.teacher.source})"
+            f"{summary.dataset} {config.data.resolution} px · {config.teacher.arch} ({config.teacher.source})"
             f" · {config.ipc} IPC\n"
             f"{config.recover.objective} · {config.recover.iterations} iterations · lr {config.recover.lr:g}"
             f" · λ {config.recover.r_bn:g}\n"

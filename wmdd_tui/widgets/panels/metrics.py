@@ -14,9 +14,13 @@ COLUMNS = ("stage", "epoch", "loss", "top-1", "top-5")
 
 
 class MetricsPanel(Panel):
-    """The student's accuracies against epochs, and as a level line the teacher's, trained on all data; or the loss."""
+    """The student's accuracies against epochs, and as a level line the teacher's, trained on all data; or the loss.
+
+    The table lists the evaluations; what is copied has every epoch.
+    """
 
     _cells: list[tuple[str, ...]] = []
+    _every: list[tuple[str, ...]] = []
     _losses = False
 
     def compose(self) -> ComposeResult:
@@ -32,7 +36,9 @@ class MetricsPanel(Panel):
 
     def draw(self, view: RunView) -> None:
         self.query_one(LossChart).show(epoch_loss_curves(view) if self._losses else accuracy_curves(view))
-        cells = metric_rows(view)
+        self._every = metric_rows(view)
+        # A loss alone is better read from the chart; among hundreds of them the accuracies would be lost.
+        cells = [row for row in self._every if row[3]] or self._every
         table = self.query_one(RowTable)
         if cells[: len(self._cells)] != self._cells:
             table.clear()
@@ -44,4 +50,4 @@ class MetricsPanel(Panel):
         self._cells = cells
 
     def as_text(self) -> str:
-        return "\n".join("\t".join(row) for row in [COLUMNS, *self._cells])
+        return "\n".join("\t".join(row) for row in [COLUMNS, *self._every])

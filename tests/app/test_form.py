@@ -1,0 +1,301 @@
+"""The form of a new run: pickers, mistakes, what is pasted into it, what is copied out of it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from test_screens import HOSTILE, record, text_of, until
+from textual.pilot import Pilot
+from textual.widgets import Collapsible, Input, Select, TextArea
+
+from engine import presets, rundir
+from engine.catalog import DatasetFacts
+from engine.config import from_toml, override
+from engine.errors import ConfigError
+from engine.rundir import RunDir
+from wmdd_tui.app import WmddApp, run_app
+from wmdd_tui.cli.pasted import read_pasted
+from wmdd_tui.farewell import farewell
+from wmdd_tui.screens.help import Help
+from wmdd_tui.screens.new_run import NewRunScreen, dataset_text, problem_text
+from wmdd_tui.screens.paste import Paste
+from wmdd_tui.store.command_line import command_for
+from wmdd_tui.store.teachers import earlier_teachers
+
+# --- what is pasted --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "queue"),
+    [
+        ("wmdd-tui run --preset digits --ipc 3", ["ipc=3"], False),
+        ("$ wmdd-tui run --preset=digits --seed=4 --queue", ["seed=4"], True),
+        ("WMDD_DATA=/data /opt/bin/wmdd-tui run \\\n  --set ipc=2 \\\n  --name 'a b'", ["ipc=2", 'name="a b"'], False),
+        ("python3 -m wmdd_tui recover --set recover.r_bn=3.5", ["recover.r_bn=3.5", "run.until=recover"], False),
+        ("wmdd-tui run", [], False),
+    ],
+)
+def test_a_pasted_command_is_read_as_the_shell_would(text: str, changes: list[str], queue: bool) -> None:
+    found = read_pasted(text)
+    assert found.config == override(presets.get("digits"), changes)
+    assert found.queue is queue
+
+
+def test_pasted_toml_and_a_command_that_names_a_file(tmp_path: Path) -> None:
+    assert read_pasted("# made by wmdd-tui\nipc = 4").config.ipc == 4
+    file = tmp_path / "my run.toml"
+    file.write_text("seed = 9")
+    assert read_pasted(shlex.join(["wmdd-tui", "run", str(file), "--ipc", "2"])).config.seed == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "nothing was pasted"),
+        ("wmdd-tui stop it", "`wmdd-tui stop` starts no run"),
+        ("wmdd-tui run --iterations 4", "--iterations"),
+        ("wmdd-tui run --ipc many", "--ipc"),
+        ("wmdd-tui run --set ipc=0", "ipc = 0"),
+        ("wmdd-tui run nowhere.toml", "nowhere.toml"),
+        ("wmdd-tui run --name 'open", "quotation"),
+        ("wmdd-tui run --help", "starts no run"),
+        ("hello", "not valid TOML"),
+        ("ipcc = 3", "ipcc"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_a_reason(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=r".*") as caught:
+        read_pasted(text)
+    assert said in str(caught.value)
+
+
+async def test_a_paste_that_cannot_be_read_stays_with_the_reason() -> None:
+    app = WmddApp("new")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("f4")
+        await pilot.pause()
+        assert isinstance(app.screen, Paste)
+        app.screen.query_one(TextArea).text = "wmdd-tui run --nonsense 3"
+        await pilot.press("ctrl+r")
+        await pilot.pause()
+        assert isinstance(app.screen, Paste)
+        assert "--nonsense" in text_of(app, "#wrong")
+        app.screen.query_one(TextArea).text = "wmdd-tui run --ipc 3 --queue"
+        await pilot.press("ctrl+r")
+        await pilot.pause()
+        assert isinstance(app.screen, NewRunScreen)
+        assert app.screen.query_one("#field-ipc", Input).value == "3"
+        assert app.screen.query_one("#pick-start", Select).value == "queue"
+        assert text_of(app, "#command").endswith("--queue")
+
+
+# --- pickers ---------------------------------------------------------------------------------------------------
+
+
+def with_teacher(run: RunDir) -> RunDir:
+    (run.checkpoints / "teacher.safetensors").write_bytes(b"")
+    return run
+
+
+def dataset(root: Path, empty: bool = False) -> Path:
+    for label in ("cat", "dog"):
+        folder = root / "train" / label
+        folder.mkdir(parents=True)
+        for number in range(0 if empty and label == "dog" else 4):
+            Image.new("RGB", (20, 10)).save(folder / f"{number}.png")
+    return root
+
+
+async def offered(pilot: Pilot[int], name: str, count: int) -> list[str]:
+    """The texts of a picker once the machine has been searched."""
+    select = pilot.app.screen.query_one(f"#pick-{name}", Select)
+    await until(pilot, lambda: len(select._options) >= count)
+    return [str(text) for text, _ in select._options]
+
+
+def picked(app: WmddApp, name: str) -> object:
+    return app.screen.query_one(f"#pick-{name}", Select).value
+
+
+async def test_data_sets_are_offered_with_facts_and_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WMDD_DATA", str(tmp_path / "data"))
+    dataset(tmp_path / "data" / "pets")
+    dataset(tmp_path / "data" / "torn", empty=True)
+    elsewhere = dataset(tmp_path / "elsewhere")
+    config = override(presets.get("digits"), ["data.dataset=imagefolder", f'data.path="{elsewhere}"'])
+    with_teacher(rundir.create(config))
+    app = WmddApp("new")
+    async with app.run_test(size=(120, 40)) as pilot:
+        texts = await offered(pilot, "dataset", 5)
+        assert any("pets (imagefolder): 2 classes, 8 images, 20×10 px" in text for text in texts)
+        assert any("torn (imagefolder): UNUSABLE: class folder 'dog' is empty" in text for text in texts)
+        assert any(text.startswith("elsewhere (imagefolder)") for text in texts), "the set of an earlier run"
+        app.screen.query_one("#pick-dataset", Select).value = str(tmp_path / "data" / "pets")
+        await until(pilot, lambda: app.screen.query_one("#field-data-dataset", Select).value == "imagefolder")
+        assert app.screen.query_one("#field-data-path", Input).value == str(tmp_path / "data" / "pets")
+
+
+async def test_the_teacher_of_an_earlier_run_comes_with_its_build() -> None:
+    config = override(presets.get("digits"), ["teacher.width=16", "name=older"])
+    run = with_teacher(rundir.create(config))
+    record()  # has left no teacher
+    assert [one.path for one in earlier_teachers()] == [str(run.path)]
+    app = WmddApp("new")
+    async with app.run_test(size=(120, 40)) as pilot:
+        texts = await offered(pilot, "teacher", 5)
+        assert texts[1:4] == ["train it here", "torchvision weights", "a checkpoint file: name it in teacher.path"]
+        assert "run older" in texts[4]
+        app.screen.query_one("#pick-teacher", Select).value = str(run.path)
+        await pilot.pause()
+        await until(pilot, lambda: "teacher.width=16" in text_of(app, "#command"))
+        assert "teacher.source=" in text_of(app, "#command")
+
+
+async def test_pickers_say_what_the_fields_say() -> None:
+    app = WmddApp("new")
+    async with app.run_test(size=(120, 40)) as pilot:
+        await offered(pilot, "device", 3)
+        assert (picked(app, "dataset"), picked(app, "teacher"), picked(app, "device")) == ("digits", "train", "auto")
+        app.screen.query_one("#field-teacher-source", Select).value = "checkpoint"
+        app.screen.query_one("#field-run-device", Input).value = "cuda:63"
+        await until(pilot, lambda: picked(app, "teacher") == "checkpoint")
+        assert picked(app, "device") == "", "not a device that was found"
+        app.screen.query_one("#pick-teacher", Select).focus()
+        await pilot.pause()
+        assert "earlier run" in text_of(app, "#hint")
+
+
+def test_texts_of_pickers() -> None:
+    facts = DatasetFacts("imagefolder", "/x", HOSTILE, 3, 40, 5, (64, 48), 2048)
+    assert dataset_text(facts) == f"{HOSTILE} (imagefolder): 3 classes, 40 + 5 images, 64×48 px, 2.0 KiB"
+
+
+# --- mistakes --------------------------------------------------------------------------------------------------
+
+
+async def test_launching_with_a_mistake_leads_to_its_field() -> None:
+    app = WmddApp("new")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        section = app.screen.query_one("#section-relabel", Collapsible)
+        section.collapsed = False
+        await until(pilot, lambda: bool(app.screen.query("#field-relabel-alpha")))
+        app.screen.query_one("#field-relabel-alpha", Input).value = "-1"
+        app.screen.query_one("#field-ipc", Input).value = "none"
+        await pilot.pause()
+        assert "2 fields are wrong (ipc, relabel.alpha)" in text_of(app, "#problem")
+        assert text_of(app, "#command") == "no command while a field is wrong"
+        await pilot.press("ctrl+r")
+        await pilot.pause()
+        assert app.focused is app.screen.query_one("#field-ipc")
+        app.screen.query_one("#field-ipc", Input).value = "1"
+        section.collapsed = True
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: app.focused is app.screen.query_one("#field-relabel-alpha"))
+        assert not section.collapsed
+
+
+def test_one_mistake_is_told_and_many_are_counted() -> None:
+    assert problem_text({}) == ""
+    assert problem_text({"": "two options contradict"}) == "two options contradict"
+    assert problem_text({"ipc": "ipc = 0", "seed": "seed = -1"}).startswith("2 fields are wrong (ipc, seed)")
+
+
+async def test_a_mistake_in_a_fold_never_opened_is_led_to() -> None:
+    app = WmddApp("new")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        app.screen.query_one("#form").put({"squeeze.momentum": 2.0})  # type: ignore[attr-defined]
+        await pilot.press("ctrl+r")
+        await until(pilot, lambda: bool(app.screen.query("#field-squeeze-momentum")))
+        await until(pilot, lambda: app.focused is app.screen.query_one("#field-squeeze-momentum"))
+        assert app.screen.query_one("#row-squeeze-momentum").has_class("-wrong")
+
+
+# --- the preview -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [(120, 40), (200, 60)])
+async def test_the_preview_stands_beside_the_form_where_there_is_room(size: tuple[int, int]) -> None:
+    app = WmddApp("new")
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause()
+        form, preview = app.screen.query_one("#form"), app.screen.query_one("#preview")
+        assert (form.display, preview.display) == (True, True)
+        await pilot.press("f2")
+        assert (form.display, preview.display) == (True, False)
+        await pilot.press("f2")
+        assert preview.display
+
+
+async def test_the_preview_takes_the_place_and_the_keys_of_the_form_where_there_is_none() -> None:
+    app = WmddApp("new")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("f2")
+        await pilot.pause()
+        preview = app.screen.query_one("#preview")
+        assert not app.screen.query_one("#form").display
+        assert app.focused is preview
+        await pilot.press("end")
+        await until(pilot, lambda: preview.scroll_y > 0)
+        await pilot.press("f2", *"mine")
+        await pilot.pause()
+        assert app.screen.query_one("#field-name", Input).value == "mine"
+
+
+# --- what goes out ---------------------------------------------------------------------------------------------
+
+
+async def test_copying_gives_command_and_toml_as_files_too() -> None:
+    app = WmddApp("new")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press(*"mine", "f7")
+        await pilot.pause()
+        folder = rundir.home() / "exports"
+        await until(pilot, lambda: (folder / "config.toml").is_file())
+        wanted = override(presets.get("digits"), ["name=mine"])
+        assert app.clipboard == command_for(wanted, "digits")
+        assert read_pasted((folder / "command.txt").read_text()).config == wanted
+        assert from_toml((folder / "config.toml").read_text()) == wanted
+
+
+async def test_help_opens_while_one_types() -> None:
+    app = WmddApp("new")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        await pilot.press("question_mark", "f1")
+        await pilot.pause()
+        assert isinstance(app.screen, Help)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert app.screen.query_one("#field-name", Input).value == "?"
+
+
+# --- leaving and starting --------------------------------------------------------------------------------------
+
+
+def test_leaving_says_which_runs_go_on_and_how_to_come_back() -> None:
+    ended, first, second = record("ended"), record("first"), record("second")
+    assert farewell(ended) == ""
+    with rundir.hold_lock(first):
+        assert (
+            farewell(ended) == f"1 run goes on without the dashboard. Come back with:\n  wmdd-tui attach {first.id}\n"
+        )
+        with rundir.hold_lock(second):
+            assert farewell(second).startswith("2 runs go on")
+            assert farewell(second).endswith(f"attach {second.id}\n")
+
+
+def test_a_run_that_was_just_launched_goes_on() -> None:
+    run = rundir.create(presets.get("digits"))
+    assert run.id in farewell(run)
+
+
+def test_an_unknown_theme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    with pytest.raises(ConfigError, match="there is no theme 'neon'"):
+        run_app(theme="neon")
