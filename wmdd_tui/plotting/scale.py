@@ -71,5 +71,5 @@ def label(value: float) -> str:
     """A tick's text, at most seven characters."""
     if value == 0:
         return "0"
-    text = f"{value:.3g}"
+    text = f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
     return text if len(text) <= 7 else f"{value:.0e}"

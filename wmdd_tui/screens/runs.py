@@ -32,7 +32,7 @@ from wmdd_tui.store.pins import read_pins, write_pins
 from wmdd_tui.store.runs import RunSummary, Summaries
 from wmdd_tui.widgets.picture import Picture
 from wmdd_tui.widgets.run_facts import facts_of
-from wmdd_tui.widgets.run_rows import COLUMNS, ORDERS, cells_of, chosen, signs
+from wmdd_tui.widgets.run_rows import COLUMNS, FOR_WIDE, ORDERS, cells_of, chosen, signs
 
 POLL_SECONDS = 1.0
 SLOW_SECONDS = 5.0
@@ -63,6 +63,7 @@ class RunsScreen(ActionScreen):
         super().__init__()
         self._summaries: dict[str, RunSummary] = {}
         self._places: dict[str, Place] = {}
+        self._columns: list[tuple[str, str]] = []
         self._cells: dict[str, list[Text]] = {}
         self._marked: set[str] = set()
         self._pinned = read_pins()
@@ -92,10 +93,8 @@ class RunsScreen(ActionScreen):
         )  # fmt: skip
 
     def on_mount(self) -> None:
-        table = self.query_one("#table", DataTable)
-        for key, title in COLUMNS:
-            table.add_column(title, key=key)
-        table.focus()
+        self._arrange()
+        self.query_one("#table", DataTable).focus()
         self.app.theme_changed_signal.subscribe(self, lambda _theme: self._refresh_table())
         self._watch()
 
@@ -127,6 +126,22 @@ class RunsScreen(ActionScreen):
 
     # --- showing -------------------------------------------------------------------------------------------
 
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._arrange)
+
+    def _arrange(self) -> None:
+        """Give the table the columns there is room for."""
+        columns = [column for column in COLUMNS if not (self.has_class("-narrow") and column[0] in FOR_WIDE)]
+        if columns == self._columns:
+            return
+        self._columns = columns
+        table, shown = self.query_one("#table", DataTable), self._shown()
+        highlighted = self._highlighted()
+        table.clear(columns=True)
+        for key, title in columns:
+            table.add_column(title, key=key)
+        self._refill(table, shown, highlighted)
+
     @on(Listed)
     def _list(self, message: Listed) -> None:
         self._summaries = {summary.id: summary for summary in message.summaries}
@@ -140,7 +155,7 @@ class RunsScreen(ActionScreen):
         self.set_class(not self._summaries, "-empty")
         wanted = [summary.id for summary in shown]
         if wanted != list(self._cells):
-            self._refill(table, shown)
+            self._refill(table, shown, self._highlighted())
         else:
             for summary in shown:
                 self._update_row(table, summary)
@@ -157,9 +172,8 @@ class RunsScreen(ActionScreen):
         self.query_one("#title", Static).update("wmdd-tui · " + " · ".join(notes))
         self._show_preview()
 
-    def _refill(self, table: DataTable[Text], shown: list[RunSummary]) -> None:
+    def _refill(self, table: DataTable[Text], shown: list[RunSummary], highlighted: str) -> None:
         """Rebuild when rows come, go or move; the highlighted run stays highlighted."""
-        highlighted = self._highlighted()
         table.clear()
         self._cells = {summary.id: self._row(summary) for summary in shown}
         for key, cells in self._cells.items():
@@ -169,7 +183,7 @@ class RunsScreen(ActionScreen):
 
     def _update_row(self, table: DataTable[Text], summary: RunSummary) -> None:
         before, now = self._cells[summary.id], self._row(summary)
-        for (column, _), old, new in zip(COLUMNS, before, now, strict=True):
+        for (column, _), old, new in zip(self._columns, before, now, strict=True):
             if old != new:
                 table.update_cell(summary.id, column, new, update_width=len(new) > len(old))
         self._cells[summary.id] = now
@@ -181,7 +195,8 @@ class RunsScreen(ActionScreen):
     def _row(self, row: RunSummary) -> list[Text]:
         only_ascii = self.cockpit.settings.ascii
         sign = signs(row.id in self._marked, row.id in self._pinned, only_ascii)
-        return cells_of(row, self._places.get(row.id), sign, only_ascii, self.app.current_theme.dark)
+        cells = cells_of(row, self._places.get(row.id), sign, only_ascii, self.app.current_theme.dark)
+        return [cell for column, cell in zip(COLUMNS, cells, strict=True) if column in self._columns]
 
     def _highlighted(self) -> str:
         table = self.query_one("#table", DataTable)

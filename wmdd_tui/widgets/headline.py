@@ -54,12 +54,13 @@ def figures(view: RunView) -> Text:
         if found:
             parts.append(f"{who} {found[-1]:.2f} %")
     losses = {term: series.last for term, series in view.losses.items() if series.last is not None}
-    if "total" in losses:
-        parts.append(f"loss {losses['total']:.4g}")
+    first, rest = ("total", "bn"), ("ce", "feature")  # what stands last is cut off first
+    names = {**TERM_NAMES, "total": "loss"}
+    parts += [f"{names[term]} {losses[term]:.4g}" for term in first if term in losses]
     if view.memory is not None:
         allocated = view.memory.allocated
         parts.append(f"RSS {size(view.memory.rss)}" if allocated is None else f"GPU {size(allocated)}")
-    parts += [f"{TERM_NAMES.get(term, term)} {value:.4g}" for term, value in losses.items() if term != "total"]
+    parts += [f"{names[term]} {losses[term]:.4g}" for term in rest if term in losses]
     return Text(" · ".join(parts) or "no figures yet", no_wrap=True, overflow="ellipsis")
 
 

@@ -16,6 +16,8 @@ COLUMNS = (
     ("speed", "it/s"), ("eta", "ETA"), ("dataset", "dataset"), ("teacher", "teacher"), ("ipc", "IPC"),
     ("r_bn", "λ"), ("age", "age"),
 )  # fmt: skip
+#: Left out where there is no room; all but the age stand in the preview.
+FOR_WIDE = frozenset({"dataset", "teacher", "ipc", "r_bn", "age"})
 ORDERS = ("newest", "name", "state", "best top-1", "dataset")
 NAME_LENGTH = 20
 
