@@ -90,10 +90,10 @@ class RunView:
         for event in found:
             t = event.t
             self.first_time = self.first_time or t
-            if t < self.last_time:
-                self._note_clock(t)
-            else:
+            if t >= self.last_time:
                 self.last_time = t
+            elif t:  # one without a time says nothing of the clock
+                self._note_clock(t)
             takers[type(event)](event)
         self._flush()
 
