@@ -38,6 +38,8 @@ MEMORY_DEVIATION, UNMEASURED_DEVIATION = 0.1, 0.4
 #: Share of the free memory that decoded images may take before they are streamed (as the engine has it).
 RESIDENT_SHARE = 0.4
 NO_MEASUREMENT = "no measurement of this device yet"
+#: Of what a stage leaves on disk the part that a reused one does: neither checkpoints nor another copy in the cache.
+REUSED_PARTS = {"squeeze": 4, "statistics": 2, "barycenter": 2}
 #: What makes a stage's memory smaller.
 REMEDIES = {
     "squeeze": "lower squeeze.batch_size or train.eval_batch",
@@ -164,13 +166,18 @@ def estimate(
     if times.seconds is None and all(load.known for load in loads):
         unknown.append(f"time: {NO_MEASUREMENT}; its first finished run gives one")
     memory = _memory(config, data, loads, machine, found, resident, reused)
-    disk = sum(load.disk for load in loads) if all(load.known for load in loads) else None
+    disks = {
+        load.stage: load.disk // (REUSED_PARTS[load.stage] if load.stage in reused else 1)
+        for load in loads
+        if load.known
+    }
+    disk = sum(disks.values()) if len(disks) == len(loads) else None
     stages = tuple(
         StageEstimate(
             load.stage,
             0.0 if load.stage in reused else times.stages.get(load.stage),
             load.memory if load.known else None,
-            load.disk if load.known else None,
+            disks.get(load.stage),
             load.stage in reused,
         )
         for load in loads
