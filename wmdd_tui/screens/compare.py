@@ -12,7 +12,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Static
 
 from engine.errors import EngineError
 from engine.rundir import RunDir
@@ -27,6 +27,7 @@ from wmdd_tui.store.series import Series
 from wmdd_tui.store.view import RunView
 from wmdd_tui.theme import SIGNS, series_colours
 from wmdd_tui.widgets.chart import LossChart
+from wmdd_tui.widgets.key_bar import KeyBar
 from wmdd_tui.widgets.picture import Picture, reason
 from wmdd_tui.widgets.views import overlay, student_top1
 
@@ -124,7 +125,7 @@ class CompareScreen(ActionScreen):
         with Vertical(id="tables"):
             yield DataTable(id="results", cursor_type="row")
             yield DataTable(id="differences", cursor_type="row")
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         self.app.theme_changed_signal.subscribe(self, lambda _theme: self._name_sheets())

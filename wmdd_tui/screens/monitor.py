@@ -11,7 +11,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Container
 from textual.message import Message
-from textual.widgets import Footer, Input, Static
+from textual.widgets import Input, Static
 from textual.worker import get_current_worker
 
 from engine.rundir import RunDir
@@ -25,6 +25,7 @@ from wmdd_tui.store.following import Follower
 from wmdd_tui.store.view import RunView
 from wmdd_tui.widgets import headline
 from wmdd_tui.widgets.chart import LossChart
+from wmdd_tui.widgets.key_bar import KeyBar
 from wmdd_tui.widgets.painted import Lines
 from wmdd_tui.widgets.panels import ImagePanel, LayerPanel, LogPanel, LossPanel, MemoryPanel, MetricsPanel, Panel
 
@@ -95,7 +96,7 @@ class MonitorScreen(ActionScreen):
                 panel = kind(self.run, self.cockpit.settings, id=f"panel-{name}", classes="panel")
                 panel.border_title = f"{number} {PANELS[name]}"
                 yield panel
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyBar()
 
     def on_mount(self) -> None:
         self._arrange()

@@ -12,7 +12,7 @@ from textual import events, on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.message import Message
-from textual.widgets import Footer, Label, Select, Static
+from textual.widgets import Label, Select, Static
 
 from engine import presets, queueing, rundir
 from engine.catalog import DatasetFacts
@@ -30,6 +30,7 @@ from wmdd_tui.store.launch import check
 from wmdd_tui.store.teachers import Teacher, earlier_teachers
 from wmdd_tui.theme import size
 from wmdd_tui.widgets.config_form import ConfigForm
+from wmdd_tui.widgets.key_bar import KeyBar
 from wmdd_tui.widgets.plan import PlanView, StageTable
 
 NO_CHOICE = "another: see the fields below"
@@ -98,7 +99,7 @@ class NewRunScreen(ActionScreen):
         yield Static("", id="problem", markup=False)
         yield PlanView(id="plan")
         yield Static("", id="command", markup=False)
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyBar()
 
     def _picker(self, name: str, pairs: list[tuple[Text, str]], value: str) -> Horizontal:
         select = Select(pairs, value=value, allow_blank=False, id=f"pick-{name}", compact=True)

@@ -13,7 +13,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Container, VerticalScroll
 from textual.message import Message
-from textual.widgets import DataTable, Footer, Input, Static
+from textual.widgets import DataTable, Input, Static
 from textual.worker import get_current_worker
 
 from engine import presets, queueing, rundir
@@ -30,6 +30,7 @@ from wmdd_tui.screens.new_run import NewRunScreen
 from wmdd_tui.store.pictures import thumbnails
 from wmdd_tui.store.pins import read_pins, write_pins
 from wmdd_tui.store.runs import RunSummary, Summaries
+from wmdd_tui.widgets.key_bar import KeyBar
 from wmdd_tui.widgets.picture import Picture
 from wmdd_tui.widgets.run_facts import facts_of
 from wmdd_tui.widgets.run_rows import COLUMNS, FOR_WIDE, ORDERS, cells_of, chosen, signs
@@ -83,7 +84,7 @@ class RunsScreen(ActionScreen):
             with VerticalScroll(id="preview", can_focus=False):
                 yield Static("", id="facts")
                 yield Picture(id="thumbnails")
-        yield Footer(show_command_palette=False, compact=True)
+        yield KeyBar()
 
     def _welcome(self) -> Text:
         return Text.assemble(
