@@ -24,7 +24,10 @@ CHECKPOINT_SHARE = 20
 
 
 class Pace:
-    """When the next checkpoint is due: every ``seconds``, less often where writing one takes long. Times are given."""
+    """When the next checkpoint is due: every ``seconds``, less often where writing one takes long; with 0 s always.
+
+    Times are given, not read.
+    """
 
     def __init__(self, seconds: float, now: float) -> None:
         self._seconds = seconds
@@ -40,7 +43,7 @@ class Pace:
 
     def saved(self, began: float, now: float) -> None:
         """A checkpoint was written between these two moments."""
-        self._wait = max(self._seconds, CHECKPOINT_SHARE * (now - began))
+        self._wait = max(self._seconds, CHECKPOINT_SHARE * (now - began)) if self._seconds else 0.0
         self._since = now
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import errno
 import os
 
-from engine.errors import DeviceFailed, DiskFull, EngineError, OutOfMemory, RunFailure, StorageFailed
+from engine.errors import (
+    DeviceFailed,
+    DiskFull,
+    EngineError,
+    NonFiniteLoss,
+    OutOfMemory,
+    RunFailure,
+    StorageFailed,
+)
 from engine.rundir import RunDir
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -18,6 +26,7 @@ BROKEN = frozenset(
 #: A reading that failed for one of these may well succeed a moment later.
 TRANSIENT = frozenset({errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EREMOTEIO})
 HOST_MEMORY = ("can't allocate memory", "Cannot allocate memory", "bad allocation")
+OVERFLOW = "without overflow"
 DEVICE = ("CUDA error", "CUDA driver error", "cuDNN error", "NCCL error", "NVML")
 
 
@@ -36,6 +45,8 @@ def named(error: BaseException, run: RunDir) -> EngineError | None:
     text = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if type(error).__name__ == "OutOfMemoryError":
         return OutOfMemory(f"the device's memory is used up: {text}", f"free some of it, then {resume}")
+    if isinstance(error, RuntimeError) and OVERFLOW in text:
+        return NonFiniteLoss(f"a step overflowed: {text}", "lower the learning rate of this stage")
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in text for w in HOST_MEMORY)):
         return OutOfMemory(
             f"this machine's memory is used up: {text}",

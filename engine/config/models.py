@@ -311,7 +311,7 @@ class RunSection(Section):
         10.0,
         ge=0,
         le=86400,
-        description="Longest time between checkpoints within a stage; stretched where writing one takes over 5 %.",
+        description="Time between checkpoints within a stage, stretched where writing one takes over 5 %; 0: no pause.",
         json_schema_extra=_unit("s"),
     )
     beat_seconds: float = Field(2.0, gt=0, le=60, description="Interval of heartbeats.", json_schema_extra=_unit("s"))
