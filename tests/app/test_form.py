@@ -10,6 +10,7 @@ from PIL import Image
 from test_screens import HOSTILE, record, text_of, until
 from textual.pilot import Pilot
 from textual.widgets import Collapsible, Input, Select, TextArea
+from typer.testing import CliRunner
 
 from engine import presets, rundir
 from engine.catalog import DatasetFacts
@@ -17,6 +18,7 @@ from engine.config import from_toml, override
 from engine.errors import ConfigError
 from engine.rundir import RunDir
 from wmdd_tui.app import WmddApp, run_app
+from wmdd_tui.cli import app as commands
 from wmdd_tui.cli.pasted import read_pasted
 from wmdd_tui.farewell import farewell
 from wmdd_tui.screens.help import Help
@@ -299,3 +301,8 @@ def test_an_unknown_theme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     with pytest.raises(ConfigError, match="there is no theme 'neon'"):
         run_app(theme="neon")
+
+
+def test_an_unknown_preset_is_refused_before_the_form_opens() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'digits'"):
+        CliRunner().invoke(commands, ["new", "--preset", "digit"], catch_exceptions=False)

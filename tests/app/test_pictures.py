@@ -15,7 +15,7 @@ from textual.app import App, ComposeResult
 
 from engine import events
 from engine.rundir import RunDir
-from wmdd_tui.app import WmddApp
+from wmdd_tui.app import Settings, WmddApp
 from wmdd_tui.plotting import mosaic
 from wmdd_tui.screens.monitor import MonitorScreen
 from wmdd_tui.store.pictures import thumbnails
@@ -185,6 +185,31 @@ async def test_live_pictures_carry_their_class_names_and_lead_to_the_finished_on
         await pilot.press("left", "left")
         await pilot.pause()
         assert panel.as_text().startswith("live:"), "before the first class comes the live picture"
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_on_a_slow_link_pictures_wait_until_they_are_asked_for(ended: bool) -> None:
+    run = with_images(record()) if ended else being_recovered()
+    app = WmddApp("monitor", run, settings=Settings(slow_link=True))
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = app.screen
+        assert isinstance(screen, MonitorScreen)
+        await until(pilot, lambda: screen.view.end is not None if ended else screen.view.image is not None)
+        await pilot.press("4")
+        await pilot.pause()
+        panel = screen.query_one(ImagePanel)
+        picture = panel.query_one(Picture)
+        await until(pilot, lambda: "enter:" in panel.as_text())
+        assert ("2 finished classes" if ended else "live:") in panel.as_text()
+        assert picture.shown == 0
+        await pilot.press("enter")
+        await pilot.pause()
+        assert picture.shown == (3 if ended else 4)
+        if not ended:
+            await pilot.press("right", "left")
+            await pilot.pause()
+            assert panel.as_text().startswith("live:")
+            assert picture.shown == 0, "the class does not stay under the caption of the live pictures"
 
 
 async def test_the_filter_goes_to_a_class_by_its_name() -> None:

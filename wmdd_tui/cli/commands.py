@@ -84,6 +84,8 @@ def new(
     theme: Theme = None,
 ) -> None:
     """Open the dashboard on the form of a new run: wmdd-tui new --preset digits"""
+    if preset:
+        presets.get(preset)
     raise typer.Exit(
         _open(
             screen="new",

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class ImagePanel(Panel):
     """Three levels: live, a finished class, one of its images. The cursor keys walk, enter and esc change level.
 
-    The live pictures stand over their class names. On a slow link they are sent once, and again when enter asks for
-    it. The monitor's filter keeps the classes whose name contains a text.
+    The live pictures stand over their class names. On a slow link a picture is sent when enter asks for it. The
+    monitor's filter keeps the classes whose name contains a text.
     """
 
     EVERY = 10.0  # pictures are the largest part of what goes over the line
@@ -33,7 +33,7 @@ class ImagePanel(Panel):
         self._image: int | None = None
         self._filter = ""
         self._shown = ""
-        self._asked = True
+        self._asked = False
         self._view: RunView | None = None
 
     def compose(self) -> ComposeResult:
@@ -60,19 +60,27 @@ class ImagePanel(Panel):
         if view.image is None or view.end is not None:
             self._look()
             if view.end is not None and self._finished:
-                self._class = 0
-                self._show()
+                self._ended()
                 return
-        if view.image is None or (self.settings.slow_link and not self._asked):
+        if view.image is None:
             return
-        self._asked = False
         names = [self._named(label) for label in view.image.classes]
         hello = view.hello
         chunks, total = (hello.chunks, hello.iterations) if hello else (0, 0)
         told = f"live: chunk {view.image.chunk + 1}/{chunks}, iteration {view.image.iteration}/{total}"
-        told += " · enter: the newest" if self.settings.slow_link else " · enter: finished classes"
+        told += " · enter: show it" if self.settings.slow_link else " · enter: finished classes"
         self._caption(f"{told} · {', '.join(dict.fromkeys(names))}")
-        self.query_one(Picture).show_row(self.run.path / view.image.path, names)
+        if self._asked or not self.settings.slow_link:
+            self._asked = False
+            self.query_one(Picture).show_row(self.run.path / view.image.path, names)
+
+    def _ended(self) -> None:
+        """Nothing is live any more: the first finished class, at once or when it is asked for."""
+        if self.settings.slow_link:
+            self._caption(f"{len(self._finished)} finished classes · enter: the first")
+        else:
+            self._class = 0
+            self._show()
 
     def _named(self, label: int) -> str:
         names = self._view.hello.class_names if self._view and self._view.hello else []
@@ -139,7 +147,8 @@ class ImagePanel(Panel):
 
     def _show(self) -> None:
         if self._class is None:
-            self._asked = True
+            if self.settings.slow_link:
+                self.query_one(Picture).show_tiles([])
             if self._view is not None:
                 self._live(self._view)
             if not self._finished and (self._view is None or self._view.image is None):
