@@ -226,7 +226,9 @@ class LossChart(Painted):
     def _x_labels(self, width: int) -> Strip:
         """First and last position, and between them the scale and where the cursor stands."""
         start, stop = (place * self._curves.step for place in self._span())
-        left, right = f"{start:.0f}", f"{stop:.0f} {self._curves.unit}"
+        # Iterations are counted from 0, epochs from 1: the edge after epoch 120 is no epoch 121.
+        last = stop - self._curves.step * (self._curves.unit == "epochs")
+        left, right = f"{start:.0f}", f"{last:.0f} {self._curves.unit}"
         notes = [self._kind, *(["smoothed"] if self._smooth else [])]
         if self._cursor is not None:
             place = start + (stop - start) * (self._cursor + 0.5) / (width - LABEL_WIDTH)

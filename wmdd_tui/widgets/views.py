@@ -110,16 +110,16 @@ def accuracy_curves(view: RunView) -> Curves:
     epochs = max(one.epochs for one in train)
     curves = [("student top-1 %", joined(top1))]
     slots = [0]
-    teacher = _teacher_top1(view)
-    if teacher is not None:
-        level = Series()
-        level.extend(0, [teacher] * (epochs + 1))
-        curves.append(("teacher", level))
-        slots.append(1)
     top5 = {one.epoch: one.top5 for one in train if one.top5 is not None}
     if top5:
         curves.append(("top-5 %", joined(top5)))
         slots.append(2)
+    teacher = _teacher_top1(view)
+    if teacher is not None:
+        level = Series()
+        level.extend(0, [teacher] * (epochs + 1))
+        curves.append(("teacher", level))  # the last is drawn over the others, and top-5 often lies where it does
+        slots.append(1)
     return Curves(tuple(curves), epochs + 1, "epochs", slots=tuple(slots))
 
 
