@@ -405,7 +405,7 @@ async def test_the_form_shows_the_estimate_as_one_types(size: tuple[int, int], m
         await until(pilot, lambda: "100 images in 1 chunk" in str(plan.content))  # type: ignore[attr-defined]
         assert "no measurement of this device yet" in str(plan.content)  # type: ignore[attr-defined]
         assert "recover" in str(stages.content)  # type: ignore[attr-defined]
-        assert plan.region.height == 2
+        await until(pilot, lambda: plan.region.height == 2)
         assert plan.region.bottom <= size[1]
         usage = namedtuple("usage", "total used free")(1 << 40, 1 << 40, 1 << 10)
         monkeypatch.setattr("shutil.disk_usage", lambda _path: usage)
