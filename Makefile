@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check snapshots screenshots faults fuzz clean
 
 setup: $(STAMP)
 
@@ -16,12 +16,25 @@ demo: setup  ## distil the built-in handwritten digits, in the foreground
 	$(BIN)/wmdd-tui run --preset digits
 
 check: setup  ## format, lint, types
-	$(BIN)/ruff format --check engine wmdd_tui tests
-	$(BIN)/ruff check engine wmdd_tui tests
+	$(BIN)/ruff format --check engine wmdd_tui tests docs
+	$(BIN)/ruff check engine wmdd_tui tests docs
 	$(BIN)/mypy
+	$(BIN)/mypy docs/screenshots.py
 
 test: check  ## the whole test suite
 	$(BIN)/python -m pytest
+
+snapshots: setup  ## store what the screens show now; look at the change before keeping it
+	$(BIN)/python -m pytest tests/app/test_snapshots.py --update-snapshots
+
+screenshots: setup  ## docs/screens from true runs of the digits demo, some two minutes on two cores
+	$(BIN)/python docs/screenshots.py
+
+faults: setup  ## kill, starve and break true engines, some ten minutes on two cores; the last line is JSON
+	$(BIN)/python tests/process/storm.py --kills 50
+
+fuzz: setup  ## hostile files at every entry point, over 10,000 of them; the last line is JSON
+	$(BIN)/python tests/fuzz/fuzz.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -11,6 +11,7 @@ VECTORS = Path(__file__).parent / "reference" / "vectors.npz"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--vectors", default=str(VECTORS), help="reference vectors (.npz) to reproduce")
+    parser.addoption("--update-snapshots", action="store_true", help="store what the screens show now")
 
 
 @pytest.fixture(autouse=True)
