@@ -77,6 +77,9 @@ def _run(run: rundir.RunDir, control: Control, locked: bool) -> int:
         # Room for the last events on a disk that becomes full; given up right before they are written.
         rundir.write_whole(reserve, bytes(RESERVE_BYTES))
         rundir.write_process(run, {})
+        if run.events_file.stat().st_size:
+            # The end of the process before is not the last word any more, though torch takes seconds to import.
+            writer.write(events.Beat())
         if not locked:
             writer.write(events.Log(message="no file lock here; liveness is by heartbeat", level="warning"))
         event, code = _outcome(run, writer, control)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,19 @@ async def test_live_pictures_carry_their_class_names_and_lead_to_the_finished_on
         await pilot.press("left", "left")
         await pilot.pause()
         assert panel.as_text().startswith("live:"), "before the first class comes the live picture"
+
+
+async def test_it_is_said_that_no_class_is_finished_yet() -> None:
+    run = being_recovered()
+    shutil.rmtree(run.images)
+    app = WmddApp("monitor", run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        screen = app.screen
+        assert isinstance(screen, MonitorScreen)
+        await until(pilot, lambda: screen.view.image is not None)
+        await pilot.press("4", "enter")
+        await pilot.pause()
+        assert "no finished images yet" in screen.query_one(ImagePanel).as_text()
 
 
 @pytest.mark.parametrize("ended", [False, True])

@@ -129,6 +129,13 @@ async def test_monitor_replays_a_recorded_run(size: tuple[int, int]) -> None:
         assert "blocks.0.1" in screen.query_one(LayerPanel).as_text() or size != SIZES[0]
 
 
+async def test_a_run_that_has_written_nothing_has_no_empty_figures() -> None:
+    app = WmddApp("monitor", rundir.create(presets.get("digits")))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "starting" in text_of(app, "#headline"))
+        assert "·  ·" not in text_of(app, "#headline")
+
+
 async def test_monitor_of_a_vanished_run_stays_up(tmp_path: Path) -> None:
     app = WmddApp("monitor", RunDir(tmp_path / "gone"))
     async with app.run_test(size=(80, 24)) as pilot:

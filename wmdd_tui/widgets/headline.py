@@ -27,7 +27,8 @@ def headline(run: RunDir, state: str, view: RunView, settings: Settings, frozen:
     text.append_text(state_text(state, settings.ascii, dark))
     text.append(" FROZEN" if frozen else "", style="bold reverse")
     text.append(f" · reading {100 * view.share:.0f} %" if view.share < 1 else "")
-    text.append(f" · {duration(elapsed(view, state in ALIVE, time.time()))}")
+    if passed := duration(elapsed(view, state in ALIVE, time.time())):
+        text.append(f" · {passed}")
     facts = stage_facts(view)
     if state in ALIVE and facts.rate:
         text.append(f" · {facts.rate:.3g} {facts.unit}/s · ETA {duration(facts.eta)}")

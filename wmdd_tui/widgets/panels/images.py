@@ -111,8 +111,10 @@ class ImagePanel(Panel):
         """The class or image beside; before the first class comes the live picture."""
         if self._class is None:
             self._look()
-            if by > 0 and self._finished:
-                self._class = 0
+            if not self._finished:
+                self._caption("no finished images yet: a class is written when its chunk is done")
+                return True
+            self._class = 0 if by > 0 else None
         elif self._image is None:
             moved = self._class + by
             live = moved < 0 and self._view is not None and self._view.image is not None and self._view.end is None
@@ -151,8 +153,6 @@ class ImagePanel(Panel):
                 self.query_one(Picture).show_tiles([])
             if self._view is not None:
                 self._live(self._view)
-            if not self._finished and (self._view is None or self._view.image is None):
-                self._caption("no finished images yet")
             return
         picture = self.query_one(Picture)
         if not self._finished:
