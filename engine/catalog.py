@@ -17,6 +17,8 @@ from engine.errors import DataError
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 VAL_FOLDERS = ("val", "validation", "test")
 LABEL_COLUMNS = ("label", "class_id", "fine_label", "labels")
+#: What Pillow raises for a file that is no image, is damaged, or claims to be gigantic.
+NO_IMAGE = (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, Image.DecompressionBombError)
 NAME_FILES = ("words.txt", "LOC_synset_mapping.txt", "classes.txt", "class_names.txt")
 IMAGENETTE = {
     "n01440764": "tench",
@@ -145,7 +147,7 @@ def _first_size(folders: Sequence[Path]) -> tuple[int, int] | None:
                 try:
                     with Image.open(file) as image:
                         return image.size
-                except OSError:
+                except NO_IMAGE:
                     return None
     return None
 

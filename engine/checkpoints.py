@@ -24,7 +24,7 @@ from engine.rundir import write_whole
 DIGEST_BYTES = 32
 SLOTS = ("a", "b")
 #: What reading a damaged file may raise.
-DAMAGE = (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError)
+DAMAGE = (OSError, ValueError, KeyError, TypeError, RecursionError, safetensors.SafetensorError)
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ def _read(folder: Path) -> list[Ticket]:
     for file in folder.glob("*.json"):
         try:
             ticket = msgspec.json.decode(file.read_bytes(), type=Ticket)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *events.NOT_AN_EVENT):
             ticket = None
         if ticket is None or is_dead(ticket, _alive(ticket), time.time()):
             with suppress(OSError):

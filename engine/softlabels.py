@@ -64,7 +64,7 @@ def block_is_whole(path: Path, shape: tuple[int, int, int], key: str) -> bool:
                 return False
             logits_ENC = file.get_tensor("logits_ENC")
             return tuple(logits_ENC.shape) == shape and _sha256(logits_ENC) == facts.get("sha256")
-    except (OSError, ValueError, safetensors.SafetensorError):
+    except (OSError, ValueError, RecursionError, safetensors.SafetensorError):
         return False
 
 

@@ -107,12 +107,12 @@ def _parse_pickle(data: bytes, kind: str, name: str) -> tuple[np.ndarray[Any, An
     try:
         content = _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
         pixels = np.asarray(content[b"data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
-        labels = content[b"labels" if kind == "cifar10" else b"fine_labels"]
+        labels = [int(label) for label in content[b"labels" if kind == "cifar10" else b"fine_labels"]]
     except pickle.UnpicklingError as error:
         raise DataError(f"{kind} file '{name}' is refused: {error}; nothing was executed") from None
-    except (EOFError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except Exception as error:  # unpickling damaged bytes may raise anything
         raise DataError(f"{kind} file '{name}' is damaged: {error}", "unpack the standard archive again") from None
-    return pixels, [int(label) for label in labels]
+    return pixels, labels
 
 
 def _parse_binary(data: bytes, kind: str, name: str) -> tuple[np.ndarray[Any, Any], list[int]]:
@@ -135,7 +135,19 @@ def _join(parts: list[tuple[np.ndarray[Any, Any], list[int]]], name: str, classe
 
 
 def _fine_names(read: Callable[[str], bytes], binary: bool) -> tuple[str, ...]:
-    if binary:
-        return tuple(read("fine_label_names.txt").decode().split())
-    content = _ArrayUnpickler(io.BytesIO(read("meta")), encoding="utf-8").load()
-    return tuple(str(name) for name in content["fine_label_names"])
+    """The names of the 100 classes. Raises DataError."""
+    name = "fine_label_names.txt" if binary else "meta"
+    content = read(name)
+    try:
+        if binary:
+            names = content.decode().split()
+        else:
+            found = _ArrayUnpickler(io.BytesIO(content), encoding="utf-8").load()["fine_label_names"]
+            names = [str(one) for one in found]
+    except Exception as error:  # unpickling damaged bytes may raise anything
+        raise DataError(f"cifar100 file '{name}' is damaged: {error}", "unpack the standard archive again") from None
+    if len(names) != 100:
+        raise DataError(
+            f"cifar100 file '{name}' names {len(names)} classes, not 100", "unpack the standard archive again"
+        )
+    return tuple(names)

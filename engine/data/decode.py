@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from engine.catalog import NO_IMAGE
 from engine.errors import DataError
+
+#: More is no photograph but a file made to use up the memory: 64 million pixels are 192 MB decoded.
+MOST_PIXELS = 64 << 20
 
 
 def decode(content: Path | bytes, resolution: int, name: str) -> torch.Tensor:
@@ -22,10 +26,12 @@ def decode(content: Path | bytes, resolution: int, name: str) -> torch.Tensor:
     try:
         with warnings.catch_warnings():
             # Broken EXIF and palette transparency are repaired by the conversion itself.
-            warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as file:
+                if file.width * file.height > MOST_PIXELS:
+                    raise ValueError(f"it claims {file.width} × {file.height} pixels")
                 image = ImageOps.exif_transpose(file).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except NO_IMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise DataError(

@@ -31,6 +31,8 @@ def listing(path: str) -> Listing:
     if not train:
         raise DataError(f"data.path = '{path}' holds no training *.parquet file", "name shards train-….parquet")
     train_split = _split(root, train)
+    if not len(train_split.items):
+        raise DataError(f"data.path = '{path}' holds no training image: its shards are empty", "take another folder")
     names = parquet_class_names(train[0]) or tuple(str(label) for label in range(int(train_split.labels_N.max()) + 1))
     val_split = _split(root, val) if val else None
     for split in (train_split, val_split):

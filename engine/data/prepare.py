@@ -11,6 +11,8 @@ from pathlib import Path
 from engine.catalog import IMAGE_SUFFIXES, DatasetFacts, class_folders, dataset_facts
 from engine.errors import DataError
 
+#: Bytes a file name may have on the usual file systems.
+LONGEST_NAME = 255
 VAL_LABELS = ("LOC_val_solution.csv", "val_map.txt", "val.txt")
 
 
@@ -52,8 +54,11 @@ def _imagenet(source: Path) -> Iterator[tuple[Path, Path]]:
             f"put one of {', '.join(VAL_LABELS)} there",
         )
     if labels.suffix == ".csv":
-        rows = [row for row in csv.reader(_lines(labels)) if len(row) > 1 and row[0] != "ImageId"]
-        classes = {f"{row[0]}.JPEG": row[1].split()[0] for row in rows}
+        try:
+            rows = [row for row in csv.reader(_lines(labels)) if len(row) > 1 and row[0] != "ImageId"]
+        except csv.Error as error:
+            raise DataError(f"'{labels}' is no CSV: {error}", "download it again") from None
+        classes = {f"{row[0]}.JPEG": row[1].split()[0] for row in rows if row[1].strip()}
     else:
         classes = {parts[0]: parts[1] for line in _lines(labels) if len(parts := line.split()) > 1}
     yield from _val_pairs(source / "val", classes)
@@ -83,16 +88,20 @@ def _val_pairs(folder: Path, classes: dict[str, str]) -> Iterator[tuple[Path, Pa
     for file in _images(folder):
         if file.name not in classes:
             raise DataError(f"validation image '{file}' has no class in the label file")
-        if "/" in classes[file.name] or classes[file.name] in ("", ".", ".."):
-            raise DataError(f"'{classes[file.name]}' is no class name (image '{file.name}')")
-        yield file, Path("val", classes[file.name], file.name)
+        name = classes[file.name]
+        if set(name) & {"/", "\0"} or name in ("", ".", "..") or len(os.fsencode(name)) > LONGEST_NAME:
+            raise DataError(f"{name[:60]!r} is no class name (image '{file.name}')", "repair the label file")
+        yield file, Path("val", name, file.name)
 
 
 def _link(file: Path, place: Path) -> None:
-    """Hard link, else copy across file systems. A file already there stays."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if place.exists():
-        return
+    """Hard link, else copy across file systems. A file already there stays. Raises DataError, OSError."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.exists():
+            return
+    except OSError as error:
+        raise DataError(f"'{place}' cannot be made: {error.strerror}", "choose another target") from None
     try:
         os.link(file, place)
     except OSError:

@@ -108,7 +108,7 @@ def _read(path: Path) -> bytes:
 def _claimant_lives(run: RunDir) -> bool:
     try:
         facts = json.loads(_read(run.claim_file))
-    except ValueError:
+    except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict):  # being written at this moment, or torn by a crash long ago
         with suppress(OSError):

@@ -23,7 +23,7 @@ Request = Literal["stop", "pause", "unpause", "checkpoint-now"]
 def home() -> Path:
     """``$WMDD_HOME``, or the platform's state directory."""
     named = os.environ.get("WMDD_HOME", "")
-    return Path(named).expanduser() if named else Path(platformdirs.user_state_dir("wmdd-tui"))
+    return Path(os.path.expanduser(named)) if named else Path(platformdirs.user_state_dir("wmdd-tui"))
 
 
 def runs_root() -> Path:
@@ -103,7 +103,7 @@ class RunDir:
         """What ``proc.json`` says, or None where it is absent or unreadable."""
         try:
             value = json.loads(self.process_file.read_bytes())
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
 
@@ -169,8 +169,8 @@ def list_runs(root: Path | None = None) -> list[RunDir]:
 
 def find(reference: str, root: Path | None = None) -> RunDir:
     """A run by path, id, unique prefix or suffix name; empty means the newest. Raises RunDirError."""
-    as_path = Path(reference).expanduser()
-    if reference and (as_path / "config.toml").is_file():
+    as_path = Path(os.path.expanduser(reference))
+    if reference and _holds_configuration(as_path):
         return RunDir(as_path.resolve())
     runs = list_runs(root)
     if not runs:
@@ -188,6 +188,13 @@ def find(reference: str, root: Path | None = None) -> RunDir:
             found = ", ".join(run.id for run in match[:5])
             raise RunDirError(f"'{reference}' names {len(match)} runs: {found}", "give more of the id")
     raise RunDirError(f"no run '{reference}' under {root or runs_root()}", "`wmdd-tui runs` lists them")
+
+
+def _holds_configuration(path: Path) -> bool:
+    try:
+        return (path / "config.toml").is_file()
+    except OSError:  # no name a file can have
+        return False
 
 
 def _name_of(run: RunDir) -> str:
