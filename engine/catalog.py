@@ -143,7 +143,7 @@ def _count(folder: Path) -> tuple[int, int]:
 def _first_size(folders: Sequence[Path]) -> tuple[int, int] | None:
     for folder in folders[:1]:
         for file in sorted(folder.iterdir()):
-            if file.suffix.lower() in IMAGE_SUFFIXES:
+            if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
                 try:
                     with Image.open(file) as image:
                         return image.size

@@ -34,7 +34,8 @@ def examine(settings: config.RunConfig) -> dict[str, Any]:
     else:
         facts = dataset_facts(settings.data.dataset, settings.data.path)
         if facts.problem:
-            raise ConfigError(f"data.path = '{settings.data.path}': {facts.problem}")
+            named = "" if "data.path" in facts.problem else f"data.path = '{settings.data.path}': "
+            raise ConfigError(named + facts.problem)
         classes, train, val = facts.classes, facts.train_images, facts.val_images
     network = models.build_teacher(settings, classes)
     models.build_student(settings, classes)

@@ -46,27 +46,47 @@ def _split(root: Path, folder: Path, class_ids: tuple[str, ...], outside: list[s
     inside = root.resolve()
     for label, class_id in enumerate(class_ids):
         files = _image_files(folder / class_id)
+        if _leads_out(folder / class_id, inside):
+            outside.append(str(folder / class_id))
         if not files:
             raise DataError(
                 f"class folder {folder / class_id} holds no image",
                 f"put images ({', '.join(sorted(IMAGE_SUFFIXES))}) there or remove the folder",
             )
         for entry, target in files:
-            if target is not None and not target.resolve().is_relative_to(inside):
+            if target is not None and _leads_out(target, inside):
                 outside.append(str(target))
-            facts = entry.stat()
             items.append(Path(entry.path))
-            marks.append(f"{facts.st_size}-{facts.st_mtime_ns}")
+            marks.append(_mark(entry))
             labels.append(label)
     names = [str(item.relative_to(root)) for item in items]
     return Split(items, names, marks, torch.tensor(labels, dtype=torch.int64))
 
 
+def _leads_out(path: Path, inside: Path) -> bool:
+    try:
+        return not path.resolve().is_relative_to(inside)
+    except (OSError, RuntimeError):  # links that lead to each other; reading says what is wrong
+        return False
+
+
+def _mark(entry: os.DirEntry[str]) -> str:
+    """What identifies the content; a link that leads nowhere has none, and reading it says so."""
+    try:
+        facts = entry.stat()
+    except OSError:
+        return "unreadable"
+    return f"{facts.st_size}-{facts.st_mtime_ns}"
+
+
 def _image_files(folder: Path) -> list[tuple[os.DirEntry[str], Path | None]]:
-    """Image files below a class folder's top, sorted by name; links with their path."""
+    """Image files in a class folder, sorted by name; links with their path. Folders, pipes and devices are left out."""
     try:
         with os.scandir(folder) as entries:
-            found = [entry for entry in entries if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES]
+            images = [entry for entry in entries if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES]
+        found = [
+            entry for entry in images if entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+        ]
         return [(e, Path(e.path) if e.is_symlink() else None) for e in sorted(found, key=lambda e: e.name)]
     except OSError as error:
         raise DataError(f"class folder {folder} cannot be read: {error.strerror}") from None

@@ -57,7 +57,10 @@ values = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=4)),
     max_leaves=8,
 )
-names = st.one_of(st.sampled_from(HOSTILE), st.text(min_size=1, max_size=20)).filter(
+#: What a file system may hold: also bytes that are no UTF-8, which Python gives as lone surrogates.
+names = st.one_of(
+    st.sampled_from(HOSTILE), st.text(min_size=1, max_size=20), st.binary(min_size=1, max_size=6).map(os.fsdecode)
+).filter(
     lambda text: text not in ("", ".", "..") and "/" not in text and "\0" not in text and len(os.fsencode(text)) < 200
 )
 
@@ -374,8 +377,13 @@ def image_folders(data: Any, box: Path) -> None:
             folder.mkdir(parents=True)
             for number in range(2):
                 file = folder / f"{data.draw(names)[:40]}{number}.png"
-                if data.draw(st.integers(0, 9)) == 0:
-                    file.symlink_to(outside)
+                kind = data.draw(st.integers(0, 20))
+                if kind < 4:
+                    file.symlink_to([outside, box / "nowhere", file, folder][kind])
+                elif kind == 4:
+                    os.mkfifo(file)
+                elif kind == 5:
+                    file.mkdir()
                 else:
                     file.write_bytes(damaged(data, data.draw(st.sampled_from(GOOD_IMAGES))))
     with suppress(OSError):
