@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 HERE = Path(__file__).parent
-PATIENCE = 280.0
+PATIENCE = 600.0
 LOOK_SECONDS = 0.005
 Injury = tuple[str, dict[str, Any]]
 

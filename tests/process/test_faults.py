@@ -10,6 +10,9 @@ from faults import Ward
 from nursery import Nursery
 from scenes import small
 
+#: Dozens of starts of an engine take seconds on a quiet machine, and minutes where others compute beside the tests.
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture(scope="session")
 def ward(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Ward:

@@ -16,13 +16,16 @@ import pytest
 import torch
 from nursery import Nursery
 from PIL import Image
-from scenes import content, last_end, said, seen, small, stage_at
+from scenes import SMALL, content, last_end, said, seen, small, stage_at
 
 from engine import events, rundir
 from engine.config import RunConfig
+from wmdd_tui.cli.options import ResumeChoice, may_resume
 from wmdd_tui.store.launch import launch
 
-PATIENCE = 240.0
+PATIENCE = 840.0
+#: Importing torch takes seconds on a quiet machine, and minutes where others compute beside the tests.
+pytestmark = pytest.mark.timeout(900)
 Undisturbed = tuple[rundir.RunDir, dict[str, str]]
 Start = Callable[[RunConfig], tuple[rundir.RunDir, int]]
 
@@ -84,8 +87,10 @@ def test_same_configuration_same_bytes(undisturbed: Undisturbed, run_engine: Sta
     assert content(run) == undisturbed[1]
 
 
-def test_killed_and_resumed_ends_with_the_same_bytes(undisturbed: Undisturbed) -> None:
-    """As a user has it: processes started by the commands' own function. All stages: ``test_faults.py``."""
+def test_a_killed_job_that_is_requeued_ends_with_the_same_bytes(
+    undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Slurm has it: the same command again, with processes started by the commands' own function."""
     run = rundir.create(small())
     process = launch(run)
     look = threading.Event()
@@ -94,8 +99,31 @@ def test_killed_and_resumed_ends_with_the_same_bytes(undisturbed: Undisturbed) -
     process.send_signal(signal.SIGKILL)
     process.wait(PATIENCE)
     assert rundir.state_of(run) in ("crashed", "finished")
-    assert launch(run).wait(PATIENCE) == 0, run.console_file.read_text()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assignments = [word for one in SMALL for word in ("--set", one)]
+    command = [sys.executable, "-m", "wmdd_tui", "run", "--preset", "digits", *assignments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["run_id"] == run.id
     assert content(run) == undisturbed[1]
+
+
+def test_what_a_requeued_job_goes_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, other = small(), small("seed=1")
+    assert rundir.unfinished(settings) is None
+    run = rundir.create(settings)
+    rundir.create(other)
+    assert rundir.unfinished(settings) == run
+    writer = events.Writer(run.events_file)
+    writer.write(events.End(status="stopped"))
+    assert rundir.unfinished(settings) == run
+    writer.write(events.End(status="finished"))
+    writer.close()
+    assert rundir.unfinished(settings) is None
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    assert [may_resume(choice) for choice in (None, ResumeChoice.AUTO, ResumeChoice.NEVER)] == [False, True, False]
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert [may_resume(choice) for choice in (None, ResumeChoice.NEVER)] == [True, False]
 
 
 def test_a_changed_configuration_does_not_go_on_from_checkpoints_of_another(

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -124,6 +124,14 @@ def _begin(settings: config.RunConfig, detach: bool, as_json: bool, queue: bool 
     raise typer.Exit(foreground.start(rundir.create(settings), detach, as_json, queue))
 
 
+def _continue(found: rundir.RunDir, detach: bool, as_json: bool, queue: bool) -> NoReturn:
+    """Start the engine on a run that has been. One of another host is left to the engine, which waits for silence."""
+    state = rundir.state_of(found)
+    if state in rundir.ALIVE and state not in ("starting", "remote"):
+        raise RunDirError(f"run {found.id} is {state}", f"watch it: wmdd-tui watch {found.id}")
+    raise typer.Exit(foreground.start(found, detach, as_json, queue))
+
+
 @app.command()
 def run(
     file: options.ConfigFile = None,
@@ -133,12 +141,17 @@ def run(
     device: options.Device = None,
     seed: options.Seed = None,
     ipc: options.Ipc = None,
+    resume: options.Resume = None,
     queue: options.Queue = False,
     detach: options.Detach = False,
     as_json: options.Json = False,
 ) -> None:
     """Run the whole pipeline: wmdd-tui run --preset digits --set recover.r_bn=100"""
-    _begin(options.resolve(file, preset, assignments, name, device, seed, ipc), detach, as_json, queue)
+    settings = options.resolve(file, preset, assignments, name, device, seed, ipc)
+    earlier = rundir.unfinished(settings) if options.may_resume(resume) else None
+    if earlier is not None:
+        _continue(earlier, detach, as_json, queue)
+    _begin(settings, detach, as_json, queue)
 
 
 def _stage_command(stage: str) -> Callable[..., None]:
@@ -172,11 +185,7 @@ def resume(
     as_json: options.Json = False,
 ) -> None:
     """Continue a stopped, failed or crashed run where it stopped: wmdd-tui resume RUN"""
-    found = rundir.find(run_name)
-    state = rundir.state_of(found)
-    if state in rundir.ALIVE and state != "starting":
-        raise RunDirError(f"run {found.id} is {state}", f"watch it: wmdd-tui watch {found.id}")
-    raise typer.Exit(foreground.start(found, detach, as_json, queue))
+    _continue(rundir.find(run_name), detach, as_json, queue)
 
 
 @app.command()

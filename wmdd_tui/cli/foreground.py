@@ -91,7 +91,7 @@ class Display:
 
 
 class _Interrupts:
-    """Ctrl-C and SIGTERM ask the run to stop; a second Ctrl-C within 3 s ends it at once."""
+    """Ctrl-C and SIGTERM ask the run to stop, SIGUSR1 to checkpoint; a second Ctrl-C within 3 s ends it at once."""
 
     def __init__(self, run: RunDir, say: Callable[[str], None]) -> None:
         self._run, self._say = run, say
@@ -99,7 +99,7 @@ class _Interrupts:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             self._previous[number] = signal.signal(number, self._on_signal)
 
     def __exit__(self, *_: object) -> None:
@@ -107,6 +107,9 @@ class _Interrupts:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGUSR1:
+            self._run.request("checkpoint-now")
+            return
         now = time.monotonic()
         if number == signal.SIGINT and now - self._at < SECOND_INTERRUPT_SECONDS:
             rundir.kill(self._run)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,14 @@ import typer
 
 from engine import config, presets
 from engine.errors import ConfigError
+
+
+class ResumeChoice(StrEnum):
+    """Whether ``run`` may continue an earlier run."""
+
+    AUTO = "auto"
+    NEVER = "never"
+
 
 ConfigFile = Annotated[Path | None, typer.Argument(help="A TOML file; see `wmdd-tui config show`.")]
 Preset = Annotated[str, typer.Option(help="Start from a preset; `wmdd-tui presets` lists them.")]
@@ -22,6 +32,13 @@ Seed = Annotated[int | None, typer.Option(help="Seed of every random choice.")]
 Ipc = Annotated[int | None, typer.Option(help="Synthetic images per class.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Return at once; watch with `wmdd-tui watch`.")]
 Queue = Annotated[bool, typer.Option("--queue", help="Wait until the device is free, behind what waits already.")]
+Resume = Annotated[
+    ResumeChoice | None,
+    typer.Option(
+        help="auto continues the newest run of exactly this configuration unless it is finished; never makes a new "
+        "one. In a job that Slurm has requeued auto is meant, else never."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 RunName = Annotated[str, typer.Argument(help="Run id, unique prefix, name or path; the newest when left out.")]
 
@@ -43,6 +60,13 @@ def resolve(
     # JSON strings are TOML strings, so a name may hold anything.
     given = [f"{key}={_toml(value)}" for key, value in extra.items() if value is not None]
     return config.override(base, [*(assignments or []), *given])
+
+
+def may_resume(choice: ResumeChoice | None) -> bool:
+    """What was chosen, or what the job scheduler says of this attempt."""
+    if choice is not None:
+        return choice is ResumeChoice.AUTO
+    return os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
 
 
 def _toml(value: str | int) -> str:
