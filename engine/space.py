@@ -10,30 +10,41 @@ from torch import nn
 
 from engine.config import STAGES, RunConfig
 from engine.errors import RunDirError
+from engine.models.instrument import bn_layers
 from engine.rundir import RunDir
+from engine.softlabels import BLOCK_BYTES
 
 #: Checkpoints come in two slots, and a third is written before the older goes.
 CHECKPOINTS = 3
 #: A teacher or student with its optimiser's state: SGD keeps one copy of the weights, AdamW two.
 COPIES = 3
+#: Sums of the statistics of a class and channel: of the values, their squares, and variances within batches.
+SUMS = 3
 #: Events, previews, reports.
 SLACK_BYTES = 4 << 20
 
 
 def needed_bytes(config: RunConfig, classes: int, train_images: int, features: int, network: nn.Module) -> int:
-    """Upper estimate of what a run writes: checkpoints, features, images (as if incompressible), soft labels."""
+    """Upper estimate of what a run writes: checkpoints, features, images (as if incompressible), soft labels.
+
+    Checkpoints of a stage that go when it ends are counted as if they stayed.
+    """
     wanted = set(STAGES[: STAGES.index(config.run.until) + 1])
     parameters = 4 * sum(tensor.numel() for tensor in network.state_dict().values())
     images = classes * config.ipc
     pixels = 3 * config.data.resolution * config.data.resolution
     total: int = SLACK_BYTES + CHECKPOINTS * COPIES * parameters
     if "statistics" in wanted:
-        total += 4 * train_images * features
+        channels = sum(layer.num_features for _, layer in bn_layers(network))
+        total += 4 * train_images * features + CHECKPOINTS * SUMS * 8 * classes * channels
+    if "barycenter" in wanted and config.barycenter.weights != "none":
+        total += (CHECKPOINTS + 1) * 8 * images * features
     if "recover" in wanted:
         chunk = max(config.recover.batch_size, config.ipc)
         total += CHECKPOINTS * 3 * 4 * pixels * min(images, chunk) + 2 * images * pixels
     if "relabel" in wanted and config.relabel.storage == "stored":
-        total += 2 * config.train.epochs * images * classes
+        labels = 2 * config.train.epochs * images * classes
+        total += labels + CHECKPOINTS * min(labels, max(BLOCK_BYTES, 2 * images * classes))
     return total
 
 

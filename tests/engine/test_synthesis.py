@@ -171,6 +171,19 @@ def test_a_disk_too_small_ends_before_any_work(monkeypatch: pytest.MonkeyPatch) 
     space.require_space(run, needed)
 
 
+def test_a_disk_that_fills_up_is_said_once(
+    context: Callable[[], tuple[Context, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx, said = context()
+    ctx.needed = 10_000_000
+    usage = shutil.disk_usage(ctx.run.path)
+    for free in (20_000_000, 5_000_000, 4_000_000, 20_000_000, 5_000_000):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _path, free=free: usage._replace(free=free))
+        ctx.begin_stage()
+    assert len(said) == 2
+    assert "5 MB free, and up to 10 MB may still be written" in said[0]
+
+
 def test_space_needed_covers_what_a_run_writes() -> None:
     """Soft labels dominate a large set: 300 epochs of 10,000 images in 1,000 classes are 6 GB."""
     settings = presets.get("imagenet1k-ipc10")
