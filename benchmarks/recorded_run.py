@@ -1,7 +1,8 @@
 """Event files of known content: a recovery as a GPU writes it, whole in a moment or replayed at true speed.
 
 ``python benchmarks/recorded_run.py DIR --iterations 1000000`` writes a finished run into DIR;
-``--replay [FILE]`` appends to a run there at true speed, from FILE (an ``events.jsonl``) or synthetic.
+``--replay [FILE]`` appends to a run there at true speed, from FILE (an ``events.jsonl``) or synthetic; ``--flood N``
+appends N bytes a second.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ STAGES = ["squeeze", "statistics", "barycenter", "recover", "relabel", "train"]
 LAYERS = ["bn1", *(f"layer{i}.{j}.bn{k}" for i in range(1, 5) for j in range(2) for k in (1, 2)),
           *(f"layer{i}.0.downsample.1" for i in range(2, 5))]  # fmt: skip
 FLUSH_SECONDS = 0.25
+FLOOD_SECONDS = 0.05
 BEAT_SECONDS = 2.0
 IMAGE_SECONDS = 10.0
 BEGIN = 1_790_000_000.0
@@ -143,6 +145,27 @@ def replay(run: RunDir, found: Iterator[events.Event], seconds: float) -> None:
     writer.close()
 
 
+def flood(run: RunDir, per_second: int, seconds: float) -> None:
+    """Append losses and layers of ever the same iterations as fast as is asked, holding the engine's lock."""
+    found = list(synthetic(4000))
+    losses = [one for one in found if isinstance(one, events.Iters | events.Layers)]
+    for one in losses:
+        one.t = 0.0  # of no time, so that no clock goes back
+    block = b"".join(_encode(one) + b"\n" for one in losses)
+    writer = events.Writer(run.events_file)
+    begin, sent = time.monotonic(), 0
+    with rundir.hold_lock(run), run.events_file.open("ab", buffering=0) as file:
+        for one in found[: found.index(losses[0])]:
+            one.t = 0.0
+            writer.write(one)
+        while (now := time.monotonic() - begin) < seconds:
+            while sent < now * per_second:
+                sent += file.write(block)
+            writer.write(events.Beat())
+            time.sleep(FLOOD_SECONDS)
+    writer.close()
+
+
 def recovery_of(path: Path) -> Iterator[events.Event]:
     """A recorded file from its hello on, with the time before its recovery left out."""
     hello, recovering, last = None, False, 0.0
@@ -163,8 +186,12 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=1_000_000)
     parser.add_argument("--per-second", type=float, default=160.0, help="iterations a second")
     parser.add_argument("--replay", nargs="?", const="", help="append at true speed, from a recorded file")
-    parser.add_argument("--seconds", type=float, default=1e9, help="end of a replay")
+    parser.add_argument("--flood", type=int, help="append so many bytes a second")
+    parser.add_argument("--seconds", type=float, default=1e9, help="end of a replay or a flood")
     asked = parser.parse_args()
+    if asked.flood is not None:
+        flood(RunDir(asked.folder), asked.flood, asked.seconds)
+        return
     if asked.replay is None:
         print(finished_run(asked.iterations, asked.per_second, asked.folder).path)
         return

@@ -9,7 +9,7 @@ from threading import Event, Lock
 
 from textual import on, work
 from textual.app import ComposeResult
-from textual.containers import Container
+from textual.containers import Container, Horizontal
 from textual.message import Message
 from textual.widgets import Input, Static
 from textual.worker import get_current_worker
@@ -35,6 +35,9 @@ SLOW_SECONDS = 2.0
 SLOW_PACE = 8
 #: A panel due within this time is drawn now rather than a tick later.
 EARLY_SECONDS = 0.1
+#: The latest figures stand in the header too, where they are not the first thing one looks at.
+FIGURE_SECONDS = 1.0
+FIGURES = "figures"
 ALERT_ROWS = 6
 FEW_ALERT_ROWS = 4
 KINDS: dict[str, type[Panel]] = {
@@ -78,7 +81,7 @@ class MonitorScreen(ActionScreen):
         self._alerts = AlertBook(run)
         self._asked_to_stop = False
         self._drawn_at: dict[str, float] = {}
-        self._stale: set[str] = set()
+        self._stale = {*KINDS, FIGURES}
         self._waiting = False
         self._view_lock = Lock()
         self._drawn = Event()
@@ -89,8 +92,9 @@ class MonitorScreen(ActionScreen):
         yield Lines(id="stages")
         yield Lines(id="figures")
         yield Static("", id="alerts", markup=False)
-        yield Lines(id="tabs")
-        yield Input(placeholder="filter layers and log", id="filter", compact=True)
+        with Horizontal(id="bar"):
+            yield Lines(id="tabs")
+            yield Input(placeholder="filter layers and log", id="filter", compact=True)
         with Container(id="panels"):
             for number, (name, kind) in enumerate(KINDS.items(), start=1):
                 panel = kind(self.run, self.cockpit.settings, id=f"panel-{name}", classes="panel")
@@ -126,7 +130,7 @@ class MonitorScreen(ActionScreen):
         changed, self.state = message.state != self.state, message.state
         with self._view_lock:
             self._alerts.update(message.state, self.view, message.low_disk)
-        self._stale.update(KINDS)
+        self._stale.update(KINDS, (FIGURES,))
         if changed:
             self._draw()
         else:
@@ -141,7 +145,7 @@ class MonitorScreen(ActionScreen):
         return self._maximised or self.has_class("-narrow") or self.has_class("-short")
 
     def _visible(self, name: str) -> bool:
-        return name == self._current if self._alone else name not in self._hidden
+        return name == FIGURES or (name == self._current if self._alone else name not in self._hidden)
 
     def _panel(self, name: str) -> Panel:
         return self.query_one(f"#panel-{name}", Panel)
@@ -160,14 +164,16 @@ class MonitorScreen(ActionScreen):
             panel = self._panel(name)
             panel.display = name in shown
             panel.set_class(name == self._current, "-current")
-        self._draw()
+        # What has its data paints itself when its size changes; drawing it here too would double the work of the key.
+        self._draw(self._stale & {*shown, FIGURES})
 
     def _draw_due(self) -> None:
-        """Draw the panels whose pace allows it, and with any of them the header."""
+        """Draw the panels and figures whose pace allows it, and with any of them the rest of the header."""
         now, pace = time.monotonic(), SLOW_PACE if self.cockpit.settings.slow_link else 1
         due, later = [], []
         for name in filter(self._visible, self._stale):
-            wait = self._drawn_at.get(name, 0.0) + self._panel(name).EVERY * pace - now
+            every = FIGURE_SECONDS if name == FIGURES else self._panel(name).EVERY
+            wait = self._drawn_at.get(name, 0.0) + every * pace - now
             due.append(name) if wait <= EARLY_SECONDS else later.append(wait)
         if due:
             self._draw(due)
@@ -180,7 +186,7 @@ class MonitorScreen(ActionScreen):
         self._waiting = False
         self._draw_due()
 
-    def _draw(self, names: Collection[str] = KINDS) -> None:
+    def _draw(self, names: Collection[str] = (*KINDS, FIGURES)) -> None:
         """Bring header and visible panels up to the view."""
         settings = self.cockpit.settings
         with self._view_lock:
@@ -191,14 +197,16 @@ class MonitorScreen(ActionScreen):
                 headline.headline(self.run, self.state, view, settings, self.frozen, dark)
             )
             self.query_one("#stages", Lines).update(headline.stages(view, self.state, settings.ascii, narrow))
-            self.query_one("#figures", Lines).update(headline.figures(view))
             self._draw_alerts()
             self.query_one("#tabs", Lines).update(headline.tabs(list(KINDS), self._current, self._visible))
             for name in names:
                 if self._visible(name):
                     self._drawn_at[name] = time.monotonic()
                     self._stale.discard(name)
-                    self._panel(name).draw(view)
+                    if name == FIGURES:
+                        self.query_one("#figures", Lines).update(headline.figures(view))
+                    else:
+                        self._panel(name).draw(view)
 
     def _draw_alerts(self) -> None:
         listed = self._alerts.listed()

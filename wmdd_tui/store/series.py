@@ -84,10 +84,14 @@ class Series:
         column = np.floor((blocks * self._width - start) / step).astype(int)
         inside = (column >= 0) & (column < columns)
         blocks, column = blocks[inside], column[inside]
-        np.fmin.at(lo, column, self._lo[blocks])
-        np.fmax.at(hi, column, self._hi[blocks])
-        np.add.at(total, column, self._sum[blocks])
-        np.add.at(count, column, self._count[blocks])
+        if not len(blocks):
+            return Columns(lo, hi, lo)
+        # Blocks are in order, so each column's are one piece of them.
+        starts = np.flatnonzero(np.diff(column, prepend=-1))
+        at = column[starts]
+        lo[at], hi[at] = np.fmin.reduceat(self._lo[blocks], starts), np.fmax.reduceat(self._hi[blocks], starts)
+        total[at] = np.add.reduceat(self._sum[blocks], starts)
+        count[at] = np.add.reduceat(self._count[blocks], starts)
         mean = np.divide(total, count, out=np.full(columns, np.nan), where=count > 0)
         return Columns(lo, hi, mean)
 

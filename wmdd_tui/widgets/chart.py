@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from wmdd_tui.plotting.raster import MARKS, draw, to_cells
+from wmdd_tui.plotting.raster import MARKS, Characters, draw, to_cells
 from wmdd_tui.plotting.scale import Axis, Kind, LogRefused, label, settle
 from wmdd_tui.store.series import Columns, Series
 from wmdd_tui.theme import SIGNS, series_colours
@@ -156,19 +157,20 @@ class LossChart(Painted):
             text = self._refused or "no values yet"
             return [Strip([Segment(text[:width].ljust(width))]), *[Strip.blank(width) for _ in range(height - 1)]]
         cells, owner = to_cells([draw(one, axis, plot_height * 4) for one in columns], self._ascii)
-        signs = self._signs(owner)
+        self._put_signs(cells, owner)
         colours = series_colours(self.app.current_theme.dark)
         styles = [Style.parse(colours[self._curves.slot(i) % len(colours)]) for i in range(len(columns))]
+        for x, line in self._verticals(plot_width).items():
+            cells[cells[:, x] == " ", x] = line
         rows = [self._legend(width, columns, styles)]
-        verticals = self._verticals(plot_width)
         for y in range(plot_height):
+            text = "".join(cells[y].tolist())
             segments = [Segment(self._y_label(axis, y, plot_height))]
-            for x, character in enumerate(cells[y]):
-                style = styles[owner[y, x]] if owner[y, x] >= 0 else None
-                if character == " ":
-                    character = verticals.get(x, " ")
-                segments.append(Segment(signs.get((y, x), character), style))
-            rows.append(Strip(segments).simplify())
+            edges = [0, *(np.flatnonzero(np.diff(owner[y])) + 1).tolist(), plot_width]
+            for start, stop in itertools.pairwise(edges):
+                series = owner[y, start]
+                segments.append(Segment(text[start:stop], styles[series] if series >= 0 else None))
+            rows.append(Strip(segments))
         rows.append(self._x_labels(width))
         return rows
 
@@ -179,28 +181,26 @@ class LossChart(Painted):
             if self._cursor is not None:
                 value = float(columns[index].mean[min(self._cursor * 2, len(columns[index].mean) - 1)])
             shown = "" if value is None else f" {value:.4g}"
-            segments += [Segment(f"{self._sign(index)} {' '.join(name.split())}{shown}", styles[index]), Segment("  ")]
+            segments.append(Segment(f"{self._sign(index)} {' '.join(name.split())}{shown}  ", styles[index]))
         return Strip(segments).adjust_cell_length(width)
 
     def _sign(self, index: int) -> str:
         marks = MARKS if self._ascii else SIGNS
         return marks[self._curves.slot(index) % len(marks)]
 
-    def _signs(self, owner: npt.NDArray[np.int_]) -> dict[tuple[int, int], str]:
-        """Cells that show a series' sign in place of its dots; in ASCII every cell does."""
-        found: dict[tuple[int, int], str] = {}
+    def _put_signs(self, cells: Characters, owner: npt.NDArray[np.int_]) -> None:
+        """Let some cells show their series' sign in place of its dots; in ASCII every cell does."""
         count = len(self._curves.series)
         if count < 2 and not self._ascii:
-            return found
+            return
         for index in range(count):
             if self._ascii:
-                found |= {(int(y), int(x)): self._sign(index) for y, x in np.argwhere(owner == index)}
+                cells[owner == index] = self._sign(index)
                 continue
             for x in range(SIGN_EVERY * (index + 1) // (count + 1), owner.shape[1], SIGN_EVERY):
                 rows = np.flatnonzero(owner[:, x] == index)
                 if len(rows):
-                    found[int(rows[len(rows) // 2]), x] = self._sign(index)
-        return found
+                    cells[rows[len(rows) // 2], x] = self._sign(index)
 
     def _verticals(self, width: int) -> dict[int, str]:
         """Columns with a line: the boundaries that have room of their own, and the cursor."""

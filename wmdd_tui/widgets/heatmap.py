@@ -40,7 +40,9 @@ class Heatmap(Painted):
 
     def _draw(self) -> None:
         width, height = self.size
-        rows = [self._row(index, width) for index in self._shown(height)] if width > 0 else []
+        positive = self._matrix[np.isfinite(self._matrix) & (self._matrix > 0)]
+        low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
+        rows = [self._row(index, width, low, high) for index in self._shown(height)] if width > 0 else []
         self.paint(rows)
 
     def _shown(self, height: int) -> list[int]:
@@ -50,14 +52,12 @@ class Heatmap(Painted):
             return list(range(count))
         return [int(index) for index in np.linspace(0, count - 1, max(1, height))]
 
-    def _row(self, index: int, width: int) -> Strip:
+    def _row(self, index: int, width: int, low: float, high: float) -> Strip:
         room = max(4, min(24, width // 3))
         name = " ".join(self._names[index].split())[-(room - 1) :].ljust(room)
         values = self._matrix[index]
         if len(values) > width - room:
             values = values[np.linspace(0, len(values) - 1, width - room).astype(int)]
-        positive = self._matrix[np.isfinite(self._matrix) & (self._matrix > 0)]
-        low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
         span = max(1e-9, np.log(high) - np.log(low))
         colours = heat_colours(self.app.current_theme.dark)
         segments = [Segment(name)]

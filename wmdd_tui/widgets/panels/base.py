@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from rich.text import Text
@@ -37,19 +38,21 @@ class RowTable(DataTable[Text], inherit_bindings=False):
         super().__init__(id=id, cursor_type="row")
 
     def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
-        """As every widget's, but for the moment in which a single cell is changed."""
+        """As every widget's, but for the moment in which single cells are changed."""
         if self._quiet:
             return self
         return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
 
-    def put(self, row: str, column: str, cell: Text) -> None:
-        """Change a cell and send that cell; the table's own way sends the whole table."""
+    def put(self, row: str, cells: Mapping[str, Text]) -> None:
+        """Change some cells of a row and send what lies between them; the table's own way sends the whole table."""
         self._quiet = True
         try:
-            self.update_cell(row, column, cell)
+            for column, cell in cells.items():
+                self.update_cell(row, column, cell)
         finally:
             self._quiet = False
-        self.refresh_coordinate(self.get_cell_coordinate(row, column))
+        places = [self.get_cell_coordinate(row, column) for column in cells]
+        self._refresh_region(Region.from_union([self._get_cell_region(place) for place in places]))
 
 
 class Panel(Vertical):

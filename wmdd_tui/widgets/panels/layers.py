@@ -108,9 +108,9 @@ class LayerPanel(Panel):
         table = self.query_one(RowTable)
         if [row.index for row in rows] == [row.index for row in self._rows]:
             for old, new in zip(self._rows, rows, strict=True):
-                for column, before, now in zip(COLUMNS, old.cells, new.cells, strict=True):
-                    if before != now:
-                        table.put(str(new.index), column, Text(now))
+                before_now = zip(COLUMNS, old.cells, new.cells, strict=True)
+                if changed := {column: Text(now) for column, before, now in before_now if before != now}:
+                    table.put(str(new.index), changed)
             return
         under = self._rows[table.cursor_row].index if 0 <= table.cursor_row < len(self._rows) else None
         table.clear()
