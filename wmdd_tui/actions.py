@@ -50,8 +50,9 @@ class Action:
         return self.call or self.id
 
     @property
-    def first_key(self) -> str:
-        return self.key.split(",")[0]
+    def target(self) -> str:
+        """Textual's action text from anywhere."""
+        return f"{'app' if self.scope == 'app' else 'screen'}.{self.action}"
 
 
 ACTIONS: tuple[Action, ...] = (
@@ -153,6 +154,13 @@ KEY_NAMES = {
 
 def of_scope(scope: Scope) -> list[Action]:
     return [action for action in ACTIONS if action.scope == scope]
+
+
+def in_palette(scope: Scope | None, readonly: bool) -> list[Action]:
+    """What can be searched by name on a screen: all but the palette itself, and moving."""
+    found = [*(of_scope(scope) if scope else []), *of_scope("app")]
+    left_out = ("command_palette", "up", "down")
+    return [one for one in found if one.id not in left_out and not (readonly and one.changes_run)]
 
 
 def key_text(action: Action, keymap: Mapping[str, str] | None = None) -> str:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import wmdd_tui.terminal  # noqa: F401  (before textual, which reads its settings once)
@@ -29,6 +30,7 @@ from wmdd_tui.screens.new_run import NewRunScreen
 from wmdd_tui.screens.runs import RunsScreen
 from wmdd_tui.store.launch import enqueue, launch
 from wmdd_tui.theme import DARK, LIGHT, THEMES
+from wmdd_tui.widgets.config_form import Draft
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class WmddApp(App[int]):
         self.keymap = dict(keymap or {})
         self.settings = settings or Settings()
         self.watched: RunDir | None = run
+        self.draft: Draft | None = None
         self._first = screen_name
         self._preset = preset
         self._theme_name = theme or "dark"
@@ -94,16 +97,10 @@ class WmddApp(App[int]):
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         """The palette: the actions of the screen, then those of the app."""
-        own = actions.of_scope(screen.SCOPE) if isinstance(screen, ActionScreen) else []
-        for action in [*own, *actions.of_scope("app")]:
-            if action.id in ("command_palette", "up", "down") or (self.settings.readonly and action.changes_run):
-                continue
-            prefix = "app" if action.scope == "app" else "screen"
-
-            def call(text: str = f"{prefix}.{action.action}") -> None:
-                self.call_later(self.run_action, text)
-
-            yield SystemCommand(f"{action.title} ({actions.key_text(action, self.keymap)})", action.help, call)
+        scope = screen.SCOPE if isinstance(screen, ActionScreen) else None
+        for action in actions.in_palette(scope, self.settings.readonly):
+            title = f"{action.title} ({actions.key_text(action, self.keymap)})"
+            yield SystemCommand(title, action.help, partial(self.call_later, self.run_action, action.target))
 
     def action_help(self) -> None:
         scope = self.screen.SCOPE if isinstance(self.screen, ActionScreen) else None

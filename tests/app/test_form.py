@@ -126,14 +126,16 @@ async def test_data_sets_are_offered_with_facts_and_faults(tmp_path: Path, monke
     monkeypatch.setenv("WMDD_DATA", str(tmp_path / "data"))
     dataset(tmp_path / "data" / "pets")
     dataset(tmp_path / "data" / "torn", empty=True)
+    (tmp_path / "data" / "cifar10").mkdir()
     elsewhere = dataset(tmp_path / "elsewhere")
     config = override(presets.get("digits"), ["data.dataset=imagefolder", f'data.path="{elsewhere}"'])
     with_teacher(rundir.create(config))
     app = WmddApp("new")
     async with app.run_test(size=(120, 40)) as pilot:
-        texts = await offered(pilot, "dataset", 5)
+        texts = await offered(pilot, "dataset", 6)
         assert any("pets (imagefolder): 2 classes, 8 images, 20×10 px" in text for text in texts)
         assert any("torn (imagefolder): UNUSABLE: class folder 'dog' is empty" in text for text in texts)
+        assert any(text.startswith("cifar10 (cifar10): 10 classes") for text in texts)
         assert any(text.startswith("elsewhere (imagefolder)") for text in texts), "the set of an earlier run"
         app.screen.query_one("#pick-dataset", Select).value = str(tmp_path / "data" / "pets")
         await until(pilot, lambda: app.screen.query_one("#field-data-dataset", Select).value == "imagefolder")
@@ -246,6 +248,35 @@ async def test_the_preview_takes_the_place_and_the_keys_of_the_form_where_there_
         await pilot.press("f2", *"mine")
         await pilot.pause()
         assert app.screen.query_one("#field-name", Input).value == "mine"
+
+
+# --- leaving the form ------------------------------------------------------------------------------------------
+
+
+async def test_what_was_typed_waits_for_the_next_time() -> None:
+    app = WmddApp()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.screen.has_class("-empty"))
+        await pilot.press("n")
+        await until(pilot, lambda: bool(app.screen.query("#field-name")))
+        app.screen.query_one("#pick-preset", Select).value = "digits-sre2l"
+        await until(pilot, lambda: "sre2l" in text_of(app, "#command"))
+        app.screen.query_one("#field-name", Input).value = "kept"
+        app.screen.query_one("#field-ipc", Input).value = "not yet"
+        await pilot.pause()
+        await pilot.press("escape", "n")
+        await until(pilot, lambda: bool(app.screen.query("#field-name")))
+        await until(pilot, lambda: app.screen.query_one("#field-ipc", Input).value == "not yet")
+        assert app.screen.query_one("#field-name", Input).value == "kept"
+        assert picked(app, "preset") == "digits-sre2l"
+        assert app.screen.query_one("#row-ipc").has_class("-wrong")
+        app.screen.query_one("#pick-preset", Select).value = "digits"
+        await until(pilot, lambda: app.screen.query_one("#field-ipc", Input).value == "10")
+        await pilot.pause()
+        await pilot.press("escape", "n")
+        await until(pilot, lambda: bool(app.screen.query("#field-name")))
+        await pilot.pause()
+        assert app.screen.query_one("#field-name", Input).value == "", "a form that was started over leaves nothing"
 
 
 # --- what goes out ---------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def changes(session: PtySession, pattern: re.Pattern[str]) -> tuple[str, str]:
 
 def test_launch_watch_leave_come_back(home: Path) -> None:
     with opened(home) as session:
-        run = launched_from_the_form(session, "cockpit", 1000)
+        run = launched_from_the_form(session, "cockpit", 1600)
         changes(session, LOSS)
         session.press("2")
         session.wait_for("share", PATIENCE)

@@ -73,6 +73,7 @@ class NewRunScreen(ActionScreen):
 
     def __init__(self, preset: str | None = None, config: RunConfig | None = None) -> None:
         super().__init__()
+        self._fresh = preset is None and config is None
         self._preset = preset if preset in presets.PRESETS else "digits"
         if config is not None and config.preset in presets.PRESETS:
             self._preset = config.preset
@@ -107,8 +108,25 @@ class NewRunScreen(ActionScreen):
 
     def on_mount(self) -> None:
         self.query_one("#field-name").focus()
-        self.query_one(ConfigForm).validate_all()
+        form, draft = self.query_one(ConfigForm), self.cockpit.draft
+        if self._fresh and draft is not None:
+            self._take_preset(str(draft.base["preset"]))
+            form.restore(draft)
+            self.say("what you typed before is here again; choosing a preset starts over")
+        else:
+            form.validate_all()
         self._find()
+
+    def step_back(self) -> bool:
+        """Leaving keeps what was typed for the next time."""
+        self.cockpit.draft = self.query_one(ConfigForm).draft
+        return False
+
+    def _take_preset(self, name: str) -> None:
+        """Let the picker show the preset a configuration began with."""
+        if name in presets.PRESETS:
+            self._preset = name
+            self._put("preset", name)
 
     @work(thread=True, exclusive=True, group="find", exit_on_error=False)
     def _find(self) -> None:
@@ -273,6 +291,7 @@ class NewRunScreen(ActionScreen):
         except EngineError as error:
             self.say(str(error), bad=True)
             return
+        self.cockpit.draft = None
         self.app.switch_screen(MonitorScreen(run))
 
     async def action_check(self) -> None:
@@ -319,9 +338,7 @@ class NewRunScreen(ActionScreen):
         def pasted(found: Pasted | None) -> None:
             if found is None:
                 return
-            if found.config.preset in presets.PRESETS:
-                self._preset = found.config.preset
-                self._put("preset", self._preset)
+            self._take_preset(found.config.preset)
             self._put("start", QUEUE if found.queue else NOW)
             self.query_one(ConfigForm).fill(found.config)
 

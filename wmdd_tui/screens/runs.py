@@ -163,7 +163,9 @@ class RunsScreen(ActionScreen):
         states = [summary.state for summary in self._summaries.values()]
         queued = states.count("queued")
         alive = sum(state in rundir.ALIVE for state in states) - queued
-        counted = f"{len(states)} run{'s' * (len(states) != 1)}, {alive} alive" + (f", {queued} queued" if queued else "")
+        counted = f"{len(states)} run{'s' * (len(states) != 1)}, {alive} alive" + (
+            f", {queued} queued" if queued else ""
+        )
         notes = [counted, f"order: {ORDERS[self._order]}"]
         notes += (
             [f"{len(self._pinned & self._summaries.keys())} pinned"] if self._pinned & self._summaries.keys() else []

@@ -22,6 +22,8 @@ def known_datasets(configs: Iterable[RunConfig]) -> list[DatasetFacts]:
     root = data_root()
     found = find_datasets([root] if root is not None else [])
     named = dict.fromkeys((config.data.dataset, config.data.path) for config in configs if config.data.path)
+    if root is not None:
+        named |= {(kind, str(root / kind)): None for kind in ("cifar10", "cifar100") if (root / kind).is_dir()}
     there = {Path(facts.path).resolve() for facts in found}
     found += [known_facts(kind, path) for kind, path in named if Path(path).resolve() not in there]
     return found

@@ -143,6 +143,14 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A form that was left: the values it began with, and those that were typed, which need not be valid."""
+
+    base: dict[str, Any]
+    edits: dict[str, Any]
+
+
 class ConfigForm(VerticalScroll, can_focus=False):
     """Basic options first, the others by section, each section folded until it is opened."""
 
@@ -207,12 +215,21 @@ class ConfigForm(VerticalScroll, can_focus=False):
             target[leaf] = self._value(key)
         return result
 
-    def fill(self, config: RunConfig) -> None:
-        """Start over from a configuration."""
-        self._base, self._edits = config.model_dump(mode="json"), {}
+    @property
+    def draft(self) -> Draft | None:
+        """What was typed and on top of what; None where nothing was."""
+        return Draft(dict(self._base), dict(self._edits)) if self._edits else None
+
+    def restore(self, draft: Draft) -> None:
+        """Go on with what was typed before."""
+        self._base, self._edits = dict(draft.base), dict(draft.edits)
         for row in self.query(FieldRow):
             row.put(self._value(row.option.key))
         self.validate_all()
+
+    def fill(self, config: RunConfig) -> None:
+        """Start over from a configuration."""
+        self.restore(Draft(config.model_dump(mode="json"), {}))
 
     def put(self, changes: dict[str, Any]) -> None:
         """Set some options, as the pickers do."""
