@@ -13,6 +13,10 @@ draw. Torch-free. Shapes: n features, K = IPC support points, D dimensions; floa
 
 from __future__ import annotations
 
+import ctypes
+import os
+import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -29,6 +33,8 @@ Array = npt.NDArray[np.float64]
 
 #: A class whose n × K exceeds this is large: fewer restarts, and classes go to parallel processes.
 LARGE = 20_000
+#: From <linux/prctl.h>: the signal a process gets when its parent dies.
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,17 @@ def refine(features_nD: Array, points_KD: Array, iterations: int, tolerance: flo
     return Barycenter(points_KD, weights_K, w2_squared(features_nD, points_KD, weights_K))
 
 
+def _solve_for(
+    engine: int, features_nD: Array, ipc: int, weights: str, iterations: int, tolerance: float, restarts: int, seed: int
+) -> Barycenter:
+    """``solve`` for the process ``engine``: in it, or in a worker, which then ends with it even when that is killed."""
+    if os.getpid() != engine and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != engine:  # it was gone before
+            os._exit(1)
+    return solve(features_nD, ipc, weights, iterations, tolerance, restarts, seed)
+
+
 def solve_all(
     found: list[Barycenter],
     classes: Sequence[Callable[[], Array]],
@@ -176,7 +193,9 @@ def solve_all(
     while len(found) < len(classes):
         left = range(len(found), len(classes))
         work: Iterator[Barycenter] = Parallel(n_jobs=jobs, return_as="generator")(
-            delayed(solve)(classes[label](), ipc, weights, iterations, tolerance, restarts, seeds[label])
+            delayed(_solve_for)(
+                os.getpid(), classes[label](), ipc, weights, iterations, tolerance, restarts, seeds[label]
+            )
             for label in left
         )
         try:

@@ -404,12 +404,30 @@ def clock_set(ward: Ward) -> None:
         assert 0 <= report["seconds"] < 3600
 
 
+#: Barycenters large enough for worker processes.
+LARGE = ("data.max_per_class=0", "ipc=150", "squeeze.epochs=1", "squeeze.batch_size=200", "run.threads=2",
+         'run.until="barycenter"')  # fmt: skip
+
+
+def killed_with_its_workers(ward: Ward) -> None:
+    """An engine is killed while worker processes solve barycenters for it: none of them stays."""
+    run = rundir.create(small(*LARGE, "barycenter.iterations=300"))
+    engine = ward.start(run)
+    wait_for_stage(run, engine, "barycenter", 0)
+    engine.until(partial(_has_workers, engine.pid))
+    workers = _workers(engine.pid)
+    engine.pause_for(1.0)
+    engine.kill()
+    ward.count("killed with its workers", "cases")
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive, alive
+
+
 def killed_worker(ward: Ward) -> None:
     """A worker process that solves barycenters is killed: said, and done in the engine itself, with the same result."""
-    changes = ("data.max_per_class=0", "ipc=150", "barycenter.iterations=3", "run.threads=2", 'run.until="barycenter"')
     expected = []
     for killing in (False, True):
-        run = rundir.create(small("squeeze.epochs=1", "squeeze.batch_size=200", *changes))
+        run = rundir.create(small(*LARGE, "barycenter.iterations=3"))
         engine = ward.start(run)
         if killing:
             wait_for_stage(run, engine, "barycenter", 0)
@@ -459,4 +477,5 @@ ALL: Sequence[Callable[[Ward], None]] = (
     non_finite_loss,
     clock_set,
     killed_worker,
+    killed_with_its_workers,
 )
