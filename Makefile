@@ -21,8 +21,8 @@ check: setup  ## format, lint, types
 	$(BIN)/mypy
 	$(BIN)/mypy docs/screenshots.py
 
-test: check  ## the whole test suite
-	$(BIN)/python -m pytest
+test: check  ## the whole test suite, a process for each core
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 snapshots: setup  ## store what the screens show now; look at the change before keeping it
 	$(BIN)/python -m pytest tests/app/test_snapshots.py --update-snapshots

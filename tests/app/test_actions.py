@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from piloted import record, text_of, until
 from test_queue import line, stages  # noqa: F401  (line is a fixture)
-from test_screens import record, text_of, until
 from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.screen import Screen

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from piloted import record, text_of, until
 from test_panels import with_images
-from test_screens import record, text_of, until
 from textual.pilot import Pilot
 from textual.widgets import DataTable
 

@@ -7,12 +7,11 @@ import math
 import subprocess
 import sys
 from collections import namedtuple
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from textual.pilot import Pilot
+from piloted import until
 from textual.widgets import Input
 from typer.testing import CliRunner
 
@@ -388,12 +387,6 @@ def test_absurd_numbers_do_no_harm(change: str) -> None:
 
 
 # --- where estimates are shown -----------------------------------------------------------------------------
-
-
-async def until(pilot: Pilot[int], condition: Callable[[], bool]) -> None:
-    """Let the app work until something holds; the suite's time limit is the end of patience."""
-    while not condition():
-        await pilot.pause(0.01)
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_screens import HOSTILE, record, text_of, until
+from piloted import HOSTILE, record, text_of, until
 from textual.pilot import Pilot
 from textual.widgets import Collapsible, Input, Select, TextArea
 from typer.testing import CliRunner

@@ -12,7 +12,7 @@ import sys
 from typing import Any
 
 import pytest
-from test_screens import record, text_of, until
+from piloted import record, text_of, until
 from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, OptionList, TextArea

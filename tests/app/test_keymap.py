@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_screens import record, until
+from piloted import record, until
 from textual.widgets import DataTable
 
 from engine.errors import ConfigError

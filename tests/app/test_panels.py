@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from test_screens import record, text_of, until
+from piloted import record, text_of, until
 from textual.widgets import DataTable, Log
 
 from engine import events, rundir

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from piloted import record, until
 from test_panels import with_images
-from test_screens import record, until
 from textual.app import App, ComposeResult
 
 from engine import events

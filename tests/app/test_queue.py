@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from test_screens import text_of, until
+from piloted import text_of, until
 from textual.widgets import DataTable, Select
 
 from engine import events, presets, queueing, rundir

@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import time
 from collections import namedtuple
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from piloted import until
 from screen_text import Shot, differences, from_text, shot_of, to_text
 from staged_runs import NOW, staged
 from textual.command import CommandList
@@ -95,13 +95,6 @@ async def opened(mode: str, screen: str = "runs", run: RunDir | None = None) -> 
     app = WmddApp(screen, run, settings=Settings(ascii=mode == "ascii"))
     async with app.run_test(size=MODES[mode][0]) as pilot:
         yield pilot
-
-
-async def until(pilot: Pilot[int], condition: Callable[[], bool]) -> None:
-    """Let the app work until something holds, or it has ended with an error."""
-    while not condition():
-        await asyncio.sleep(0.01)  # the pilot's own pause would ask every widget each time
-        assert pilot.app.is_running, "the app has ended"
 
 
 async def resized(pilot: Pilot[int], size: tuple[int, int]) -> None:

@@ -196,8 +196,9 @@ def another_engine(ward: Ward) -> None:
     """A second engine on one run directory refuses, with file locks and without; a dead one's claim does not stay."""
     for injuries in ([], [("no_flock", {})]):
         run = rundir.create(small())
+        run.request("pause")
         first = ward.start(run, *injuries)
-        wait_for_stage(run, first, "squeeze", 0)
+        first.until(lambda run=run: any(isinstance(one, events.Beat) and one.paused for one in seen(run)))
         ward.suffer("second engine", run, 2, *injuries)
         assert "another engine is at work" in run.console_file.read_text()
         first.kill()

@@ -12,7 +12,7 @@ from textual import on, work
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
-from textual.widgets import DataTable, Static
+from textual.widgets import Static
 
 from engine.errors import EngineError
 from engine.rundir import RunDir
@@ -29,6 +29,7 @@ from wmdd_tui.theme import SIGNS, series_colours
 from wmdd_tui.widgets.chart import LossChart
 from wmdd_tui.widgets.key_bar import KeyBar
 from wmdd_tui.widgets.picture import Picture, reason
+from wmdd_tui.widgets.table import Table
 from wmdd_tui.widgets.views import overlay, student_top1
 
 TERMS = ("total", "ce", "feature", "bn")
@@ -123,8 +124,8 @@ class CompareScreen(ActionScreen):
                     yield Static("", id=f"sheet-label-{index}", markup=False)
                     yield Picture(id=f"sheet-{index}")
         with Vertical(id="tables"):
-            yield DataTable(id="results", cursor_type="row")
-            yield DataTable(id="differences", cursor_type="row")
+            yield Table(id="results")
+            yield Table(id="differences")
         yield KeyBar()
 
     def on_mount(self) -> None:
@@ -153,13 +154,13 @@ class CompareScreen(ActionScreen):
         self._labels = [shortened(label) for label in labels(message.found.results)]
         self._views = message.views
         heads = [Text(f"{self._sign(index)} {label}") for index, label in enumerate(self._labels)]
-        results = self.query_one("#results", DataTable)
+        results = self.query_one("#results", Table)
         results.add_columns(Text("result"), *heads)
         for title, cells in result_rows(message.found.results):
             results.add_row(Text(title), *[Text(cell, justify="right") for cell in cells])
         if any(view.alerts for view in message.views):
             results.add_row(Text("alerts"), *[Text("; ".join(view.alerts)) for view in message.views])
-        table = self.query_one("#differences", DataTable)
+        table = self.query_one("#differences", Table)
         table.add_columns(Text("setting that differs"), *heads)
         for key, values in message.found.differences:
             table.add_row(Text(key), *[Text(shortened(setting_text(value))) for value in values])

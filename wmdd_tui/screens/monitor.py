@@ -33,8 +33,10 @@ POLL_SECONDS = 0.25
 SLOW_SECONDS = 2.0
 #: On a slow link panels are drawn so many times less often.
 SLOW_PACE = 8
-#: A panel due within this time is drawn now rather than a tick later.
+#: A panel due within this time is drawn now rather than a tick later; and within this share of its pace, along with
+#: another that is drawn, for few frames of much cost less than many of little.
 EARLY_SECONDS = 0.1
+EARLY_SHARE = 0.25
 #: The latest figures stand in the header too, where they are not the first thing one looks at.
 FIGURE_SECONDS = 1.0
 FIGURES = "figures"
@@ -82,6 +84,7 @@ class MonitorScreen(ActionScreen):
         self._asked_to_stop = False
         self._drawn_at: dict[str, float] = {}
         self._stale = {*KINDS, FIGURES}
+        self._bases: dict[str, object] = {}
         self._waiting = False
         self._view_lock = Lock()
         self._drawn = Event()
@@ -130,7 +133,12 @@ class MonitorScreen(ActionScreen):
         changed, self.state = message.state != self.state, message.state
         with self._view_lock:
             self._alerts.update(message.state, self.view, message.low_disk)
-        self._stale.update(KINDS, (FIGURES,))
+            for name in KINDS:
+                basis = self._panel(name).basis(self.view)
+                if basis is None or basis != self._bases.get(name):
+                    self._bases[name] = basis
+                    self._stale.add(name)
+        self._stale.add(FIGURES)
         if changed:
             self._draw()
         else:
@@ -170,13 +178,14 @@ class MonitorScreen(ActionScreen):
     def _draw_due(self) -> None:
         """Draw the panels and figures whose pace allows it, and with any of them the rest of the header."""
         now, pace = time.monotonic(), SLOW_PACE if self.cockpit.settings.slow_link else 1
-        due, later = [], []
+        waits, shares = {}, {}
         for name in filter(self._visible, self._stale):
-            every = FIGURE_SECONDS if name == FIGURES else self._panel(name).EVERY
-            wait = self._drawn_at.get(name, 0.0) + every * pace - now
-            due.append(name) if wait <= EARLY_SECONDS else later.append(wait)
-        if due:
-            self._draw(due)
+            every = pace * (FIGURE_SECONDS if name == FIGURES else self._panel(name).EVERY)
+            waits[name] = self._drawn_at.get(name, 0.0) + every - now
+            shares[name] = waits[name] / every
+        if waits and min(waits.values()) <= EARLY_SECONDS:
+            self._draw([name for name in waits if waits[name] <= EARLY_SECONDS or shares[name] <= EARLY_SHARE])
+        later = [wait for name, wait in waits.items() if name in self._stale]
         if later and not self._waiting:
             # Should no event follow, the panels left out are drawn all the same.
             self._waiting = True

@@ -29,7 +29,7 @@ from wmdd_tui.store.estimate import estimate_here
 from wmdd_tui.store.launch import check
 from wmdd_tui.store.teachers import Teacher, earlier_teachers
 from wmdd_tui.theme import size
-from wmdd_tui.widgets.config_form import ConfigForm
+from wmdd_tui.widgets.config_form import ConfigForm, Draft
 from wmdd_tui.widgets.key_bar import KeyBar
 from wmdd_tui.widgets.plan import PlanView, StageTable
 
@@ -74,6 +74,7 @@ class NewRunScreen(ActionScreen):
     def __init__(self, preset: str | None = None, config: RunConfig | None = None) -> None:
         super().__init__()
         self._fresh = preset is None and config is None
+        self._draft: Draft | None = None
         self._preset = preset if preset in presets.PRESETS else "digits"
         if config is not None and config.preset in presets.PRESETS:
             self._preset = config.preset
@@ -84,6 +85,10 @@ class NewRunScreen(ActionScreen):
         self._pickers: dict[str, set[str]] = {}
 
     def compose(self) -> ComposeResult:
+        self._draft = self.cockpit.draft if self._fresh else None
+        if self._draft is not None and self._draft.base["preset"] in presets.PRESETS:
+            # Before the picker is there: changed afterwards, it would announce its first choice too.
+            self._preset = str(self._draft.base["preset"])
         with Vertical(id="pickers"):
             named = [(Text(f"{name}: {presets.describe(name)}"), name) for name in presets.PRESETS]
             yield self._picker("preset", named, self._preset)
@@ -108,10 +113,9 @@ class NewRunScreen(ActionScreen):
 
     def on_mount(self) -> None:
         self.query_one("#field-name").focus()
-        form, draft = self.query_one(ConfigForm), self.cockpit.draft
-        if self._fresh and draft is not None:
-            self._take_preset(str(draft.base["preset"]))
-            form.restore(draft)
+        form = self.query_one(ConfigForm)
+        if self._draft is not None:
+            form.restore(self._draft)
             self.say("what you typed before is here again; choosing a preset starts over")
         else:
             form.validate_all()

@@ -34,6 +34,7 @@ from wmdd_tui.widgets.key_bar import KeyBar
 from wmdd_tui.widgets.picture import Picture
 from wmdd_tui.widgets.run_facts import facts_of
 from wmdd_tui.widgets.run_rows import COLUMNS, FOR_WIDE, ORDERS, cells_of, chosen, signs
+from wmdd_tui.widgets.table import Table
 
 POLL_SECONDS = 1.0
 SLOW_SECONDS = 5.0
@@ -80,7 +81,7 @@ class RunsScreen(ActionScreen):
         yield Input(placeholder="filter: part of a name, state, dataset …", id="filter", compact=True)
         with Container(id="body"):
             yield Static(self._welcome(), id="empty")
-            yield DataTable(id="table", cursor_type="row", zebra_stripes=False)
+            yield Table(id="table")
             with VerticalScroll(id="preview", can_focus=False):
                 yield Static("", id="facts")
                 yield Picture(id="thumbnails")
@@ -95,7 +96,7 @@ class RunsScreen(ActionScreen):
 
     def on_mount(self) -> None:
         self._arrange()
-        self.query_one("#table", DataTable).focus()
+        self.query_one("#table", Table).focus()
         self.app.theme_changed_signal.subscribe(self, lambda _theme: self._refresh_table())
         self._watch()
 
@@ -136,7 +137,7 @@ class RunsScreen(ActionScreen):
         if columns == self._columns:
             return
         self._columns = columns
-        table, shown = self.query_one("#table", DataTable), self._shown()
+        table, shown = self.query_one("#table", Table), self._shown()
         highlighted = self._highlighted()
         table.clear(columns=True)
         for key, title in columns:
@@ -151,7 +152,7 @@ class RunsScreen(ActionScreen):
         self._refresh_table()
 
     def _refresh_table(self) -> None:
-        table = self.query_one("#table", DataTable)
+        table = self.query_one("#table", Table)
         shown = self._shown()
         self.set_class(not self._summaries, "-empty")
         wanted = [summary.id for summary in shown]
@@ -175,7 +176,7 @@ class RunsScreen(ActionScreen):
         self.query_one("#title", Static).update("wmdd-tui · " + " · ".join(notes))
         self._show_preview()
 
-    def _refill(self, table: DataTable[Text], shown: list[RunSummary], highlighted: str) -> None:
+    def _refill(self, table: Table, shown: list[RunSummary], highlighted: str) -> None:
         """Rebuild when rows come, go or move; the highlighted run stays highlighted."""
         table.clear()
         self._cells = {summary.id: self._row(summary) for summary in shown}
@@ -184,7 +185,7 @@ class RunsScreen(ActionScreen):
         if highlighted in self._cells:
             table.move_cursor(row=list(self._cells).index(highlighted), animate=False)
 
-    def _update_row(self, table: DataTable[Text], summary: RunSummary) -> None:
+    def _update_row(self, table: Table, summary: RunSummary) -> None:
         before, now = self._cells[summary.id], self._row(summary)
         for (column, _), old, new in zip(self._columns, before, now, strict=True):
             if old != new:
@@ -202,7 +203,7 @@ class RunsScreen(ActionScreen):
         return [cell for column, cell in zip(COLUMNS, cells, strict=True) if column in self._columns]
 
     def _highlighted(self) -> str:
-        table = self.query_one("#table", DataTable)
+        table = self.query_one("#table", Table)
         keys = list(self._cells)
         return keys[table.cursor_row] if 0 <= table.cursor_row < len(keys) else ""
 

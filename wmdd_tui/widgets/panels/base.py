@@ -1,15 +1,10 @@
-"""What all panels of the monitor share, and a table that leaves the left and right keys to the screen."""
+"""What all panels of the monitor share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar
 
-from rich.text import Text
-from textual.binding import Binding, BindingType
 from textual.containers import Vertical
-from textual.geometry import Region
-from textual.widgets import DataTable
 
 from engine.rundir import RunDir
 from wmdd_tui.store.view import RunView
@@ -17,42 +12,6 @@ from wmdd_tui.widgets.chart import LossChart
 
 if TYPE_CHECKING:
     from wmdd_tui.app import Settings
-
-
-class RowTable(DataTable[Text], inherit_bindings=False):
-    """Rows are walked and opened; columns are not walked, so the cursor keys of charts stay free."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "select_cursor", "Open", show=False),
-        Binding("up", "cursor_up", "Up", show=False),
-        Binding("down", "cursor_down", "Down", show=False),
-        Binding("pageup", "page_up", "Page up", show=False),
-        Binding("pagedown", "page_down", "Page down", show=False),
-        Binding("home", "scroll_top", "First", show=False),
-        Binding("end", "scroll_bottom", "Last", show=False),
-    ]
-
-    _quiet = False
-
-    def __init__(self, id: str | None = None) -> None:
-        super().__init__(id=id, cursor_type="row")
-
-    def refresh(self, *regions: Region, repaint: bool = True, layout: bool = False, recompose: bool = False) -> Self:
-        """As every widget's, but for the moment in which single cells are changed."""
-        if self._quiet:
-            return self
-        return super().refresh(*regions, repaint=repaint, layout=layout, recompose=recompose)
-
-    def put(self, row: str, cells: Mapping[str, Text]) -> None:
-        """Change some cells of a row and send what lies between them; the table's own way sends the whole table."""
-        self._quiet = True
-        try:
-            for column, cell in cells.items():
-                self.update_cell(row, column, cell)
-        finally:
-            self._quiet = False
-        places = [self.get_cell_coordinate(row, column) for column in cells]
-        self._refresh_region(Region.from_union([self._get_cell_region(place) for place in places]))
 
 
 class Panel(Vertical):
@@ -70,6 +29,10 @@ class Panel(Vertical):
 
     def draw(self, view: RunView) -> None:
         raise NotImplementedError
+
+    def basis(self, view: RunView) -> object:  # noqa: ARG002
+        """What the panel shows of a view changes only when this does; None where it changes all the time."""
+        return None
 
     def as_text(self) -> str:
         """What copying and saving give."""

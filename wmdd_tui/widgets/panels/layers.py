@@ -12,7 +12,8 @@ from textual.widgets import DataTable
 from wmdd_tui.store.view import RunView
 from wmdd_tui.widgets.chart import LossChart
 from wmdd_tui.widgets.heatmap import Heatmap
-from wmdd_tui.widgets.panels.base import Panel, RowTable
+from wmdd_tui.widgets.panels.base import Panel
+from wmdd_tui.widgets.table import RowTable
 from wmdd_tui.widgets.views import LAYER_ORDERS, LayerRow, layer_curve, layer_history, layer_rows
 
 HEAT_SECONDS = 10.0
@@ -78,6 +79,9 @@ class LayerPanel(Panel):
     def step(self, by: int) -> bool:
         """In the history, the cursor keys move the read-out; in the table there is nothing beside a row."""
         return self._opened is None and by != 0
+
+    def basis(self, view: RunView) -> object:
+        return len(view.layers), view.layers[-1:], view.hello, view.end
 
     def draw(self, view: RunView) -> None:
         self._view = view

@@ -65,6 +65,9 @@ class LogPanel(Panel):
         if self._wrap:
             self._write()
 
+    def basis(self, view: RunView) -> object:
+        return len(view.log), view.log[-1] if view.log else None, view.log[0] if view.log else None
+
     def draw(self, view: RunView) -> None:
         self._lines = [line for line in map(log_line, view.log) if self._filter in line.lower()]
         self._write()

@@ -24,6 +24,9 @@ class MemoryPanel(Panel):
         yield Gauge(id="host-gauge")
         yield Lines(id="host-notes")
 
+    def basis(self, view: RunView) -> object:
+        return [view.memory]
+
     def draw(self, view: RunView) -> None:
         memory = view.memory
         if memory is None:

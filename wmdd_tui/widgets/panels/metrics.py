@@ -7,7 +7,8 @@ from textual.app import ComposeResult
 
 from wmdd_tui.store.view import RunView
 from wmdd_tui.widgets.chart import LossChart
-from wmdd_tui.widgets.panels.base import Panel, RowTable
+from wmdd_tui.widgets.panels.base import Panel
+from wmdd_tui.widgets.table import RowTable
 from wmdd_tui.widgets.views import accuracy_curves, epoch_loss_curves, metric_rows
 
 COLUMNS = ("stage", "epoch", "loss", "top-1", "top-5")
@@ -33,6 +34,9 @@ class MetricsPanel(Panel):
     def cycle_term(self) -> str:
         self._losses = not self._losses
         return "loss by epoch" if self._losses else "accuracy by epoch"
+
+    def basis(self, view: RunView) -> object:
+        return len(view.metrics), view.metrics[-1:]
 
     def draw(self, view: RunView) -> None:
         self.query_one(LossChart).show(epoch_loss_curves(view) if self._losses else accuracy_curves(view))
