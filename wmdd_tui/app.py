@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import wmdd_tui.terminal  # noqa: F401  (before textual, which reads its settings once)
 
@@ -16,21 +16,25 @@ from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.screen import Screen
 
-from engine.config import RunConfig
 from engine.errors import ConfigError, EngineError
 from engine.rundir import RunDir, create, find
 from wmdd_tui import actions
 from wmdd_tui.ascii_filter import AsciiFilter
 from wmdd_tui.farewell import farewell
 from wmdd_tui.keymap import keymap_file, load_keymap
+from wmdd_tui.screens import opening
 from wmdd_tui.screens.base import ActionScreen, bindings
 from wmdd_tui.screens.help import Help
-from wmdd_tui.screens.monitor import MonitorScreen
-from wmdd_tui.screens.new_run import NewRunScreen
 from wmdd_tui.screens.runs import RunsScreen
 from wmdd_tui.store.launch import enqueue, launch
 from wmdd_tui.theme import DARK, LIGHT, THEMES
-from wmdd_tui.widgets.config_form import Draft
+
+if TYPE_CHECKING:
+    from engine.config import RunConfig
+    from wmdd_tui.widgets.config_form import Draft
+
+#: What does without a screen as much as can be done without one.
+HEADLESS = {"runs": "runs", "new": "run", "monitor": "watch"}
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,9 @@ class WmddApp(App[int]):
             self._filters.append(AsciiFilter())
         self.push_screen(RunsScreen())
         if self._first == "new":
-            self.push_screen(NewRunScreen(preset=self._preset))
+            self.push_screen(opening.new_run(self._preset))
         elif self._first == "monitor" and self.watched is not None:
-            self.push_screen(MonitorScreen(self.watched))
+            self.push_screen(opening.monitor(self.watched))
 
     def start(self, config: RunConfig, queue: bool = False) -> RunDir:
         """Create a run and start its engine, at once or behind what runs on its device. Raises EngineError."""
@@ -137,7 +141,8 @@ def run_app(
 ) -> int:
     """Show the dashboard until the user leaves; returns the exit code. Raises EngineError: unknown run, theme, key."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        print("wmdd-tui: the dashboard needs a terminal; without one use `wmdd-tui watch`", file=sys.stderr)
+        told = f"the dashboard needs a terminal; without one use `wmdd-tui {HEADLESS[screen]}`"
+        print(f"wmdd-tui: {told}", file=sys.stderr)
         return 2
     if theme is not None and theme not in THEMES:
         raise ConfigError(f"there is no theme '{theme}'", f"choose --theme {' or '.join(THEMES)}")

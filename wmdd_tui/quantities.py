@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+#: Greater magnitudes count as infinite: sums and spans of them would overflow.
+LARGEST = 1e100
+
 
 def duration(seconds: float | None) -> str:
     """Seconds as people read them: 42s, 3m05, 2h10, 3d4h; empty when unknown."""

@@ -6,13 +6,15 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from engine.config import RunConfig
 from engine.errors import EngineError
 from engine.rundir.heartbeat import read_tail
 from engine.rundir.lock import STALL_SECONDS, lock_held
 from engine.rundir.paths import RunDir, list_runs
+
+if TYPE_CHECKING:
+    from engine.config import RunConfig
 
 State = Literal[
     "queued", "starting", "running", "paused", "stalled", "stopped", "finished", "failed", "crashed", "remote"

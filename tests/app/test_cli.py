@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from engine import events, presets, rundir
 from engine.errors import EngineError
-from wmdd_tui.cli import app
+from wmdd_tui.cli.commands import app
 from wmdd_tui.store.reader import EventTail
 from wmdd_tui.store.runs import list_summaries
 

@@ -24,7 +24,7 @@ from engine.models.instrument import bn_layers, classifier_layer
 from engine.recover import plan_chunks
 from engine.rundir import RunDir
 from wmdd_tui.app import WmddApp
-from wmdd_tui.cli import app as commands
+from wmdd_tui.cli.commands import app as commands
 from wmdd_tui.store.arch_costs import cost_of
 from wmdd_tui.store.counts import DataCounts, data_counts, set_counts
 from wmdd_tui.store.devices import Device

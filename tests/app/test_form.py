@@ -18,7 +18,7 @@ from engine.config import from_toml, override
 from engine.errors import ConfigError
 from engine.rundir import RunDir
 from wmdd_tui.app import WmddApp, run_app
-from wmdd_tui.cli import app as commands
+from wmdd_tui.cli.commands import app as commands
 from wmdd_tui.cli.pasted import read_pasted
 from wmdd_tui.farewell import farewell
 from wmdd_tui.screens.help import Help

@@ -175,4 +175,4 @@ async def test_readonly_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_a_terminal_the_exit_code_is_two(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_app() == 2
-    assert "wmdd-tui watch" in capsys.readouterr().err
+    assert "`wmdd-tui runs`" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from engine import config, presets, rundir
 from engine.errors import ConfigError
-from wmdd_tui.cli import app
+from wmdd_tui.cli.commands import app
 from wmdd_tui.store import study, study_table, studying
 
 runner = CliRunner()

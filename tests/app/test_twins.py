@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from engine import config, events, presets, rundir
 from engine.errors import EngineError, InputError, RunDirError, RunFailure
-from wmdd_tui.cli import app
+from wmdd_tui.cli.commands import app
 from wmdd_tui.store import comparison, exporting, figures, placing
 
 runner = CliRunner()

@@ -5,13 +5,19 @@ from __future__ import annotations
 import sys
 
 from engine.errors import EngineError
-from wmdd_tui.cli.commands import app
 
 
 def main() -> None:
-    """Entry point of ``wmdd-tui``."""
+    """Entry point of ``wmdd-tui``. Without a word it opens the dashboard, which needs none of the commands."""
     try:
-        app()
+        if sys.argv[1:]:
+            from wmdd_tui.cli.commands import app
+
+            app()
+        else:
+            from wmdd_tui.app import run_app
+
+            sys.exit(run_app())
     except EngineError as error:
         print(f"wmdd-tui: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -19,6 +25,3 @@ def main() -> None:
         # The reader of our output has gone (`wmdd-tui runs | head`); nothing is left to say.
         sys.stderr.close()
         sys.exit(1)
-
-
-__all__ = ["app", "main"]

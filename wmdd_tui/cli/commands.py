@@ -62,14 +62,7 @@ Ascii = Annotated[bool, typer.Option("--ascii", help="Draw with ASCII characters
 Theme = Annotated[str | None, typer.Option(help="dark or light.")]
 
 
-#: What does without a screen as much as can be done without one.
-HEADLESS = {"runs": "runs", "new": "run", "monitor": "watch"}
-
-
 def _open(screen: str, **arguments: Any) -> int:
-    """Open the dashboard; without a terminal say which command does the same."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return foreground.fail(f"the dashboard needs a terminal; without one use `wmdd-tui {HEADLESS[screen]}`")
     from wmdd_tui.app import run_app  # Textual costs a tenth of a second that other commands need not pay
 
     return run_app(screen, **arguments)

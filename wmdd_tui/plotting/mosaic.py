@@ -9,17 +9,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Pixels = npt.NDArray[np.uint8]
 
 #: Cells between two tiles.
 GAP = 1
 #: A picture of fewer pixels across shows nothing one would recognise; rather than that, fewer are shown.
 LEAST_SIDE = 10
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ def compose(tiles: Sequence[Image.Image], grid: Grid) -> Pixels:
     for index, tile in enumerate(shown):
         x, y = grid.place(index)
         sheet.paste(fitted_into(tile, grid.width, 2 * grid.height), (x, 2 * y))
+    import numpy as np  # a fifth of the time to the first screen, which shows no picture yet
+
     return np.asarray(sheet)
 
 

@@ -16,17 +16,14 @@ from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 from textual.worker import get_current_worker
 
-from engine import presets, queueing, rundir
+from engine import queueing, rundir
 from engine.errors import EngineError
 from engine.queueing import Place
 from engine.rundir import RunDir
+from wmdd_tui.screens import opening
 from wmdd_tui.screens.base import ActionScreen, bindings
-from wmdd_tui.screens.compare import CompareScreen
 from wmdd_tui.screens.confirm import Confirm
 from wmdd_tui.screens.control import ask_stop, toggle_pause
-from wmdd_tui.screens.exporting import ask_export
-from wmdd_tui.screens.monitor import MonitorScreen
-from wmdd_tui.screens.new_run import NewRunScreen
 from wmdd_tui.store.pictures import thumbnails
 from wmdd_tui.store.pins import read_pins, write_pins
 from wmdd_tui.store.runs import RunSummary, Summaries
@@ -74,6 +71,7 @@ class RunsScreen(ActionScreen):
         self._previewed: object = None
         self._left = Event()
         self._wake = Event()
+        self._loaded = False
         self._in_front = Event()
 
     def compose(self) -> ComposeResult:
@@ -150,6 +148,13 @@ class RunsScreen(ActionScreen):
         self._places = message.places
         self._marked &= self._summaries.keys()
         self._refresh_table()
+        if not self._loaded:
+            self._loaded = True
+            self.call_after_refresh(self._load_screens)
+
+    @work(thread=True, group="load")
+    def _load_screens(self) -> None:
+        opening.load()
 
     def _refresh_table(self) -> None:
         table = self.query_one("#table", Table)
@@ -246,18 +251,20 @@ class RunsScreen(ActionScreen):
     def action_open(self) -> None:
         if run := self._selected():
             self.cockpit.watched = run
-            self.app.push_screen(MonitorScreen(run))
+            self.app.push_screen(opening.monitor(run))
 
     def action_new(self) -> None:
-        self.app.push_screen(NewRunScreen())
+        self.app.push_screen(opening.new_run())
 
     def action_demo(self) -> None:
         try:
+            from engine import presets
+
             run = self.cockpit.start(presets.get("digits"))
         except EngineError as error:
             self.say(str(error), bad=True)
             return
-        self.app.push_screen(MonitorScreen(run))
+        self.app.push_screen(opening.monitor(run))
 
     def action_filter(self) -> None:
         field = self.query_one("#filter", Input)
@@ -305,6 +312,8 @@ class RunsScreen(ActionScreen):
 
     def action_export(self) -> None:
         if run := self._selected():
+            from wmdd_tui.screens.exporting import ask_export
+
             ask_export(self, run)
 
     def action_compare(self) -> None:
@@ -312,12 +321,12 @@ class RunsScreen(ActionScreen):
         if len(chosen) < 2:
             self.say("mark two or more runs with space, then compare", bad=True)
         else:
-            self.app.push_screen(CompareScreen(chosen))
+            self.app.push_screen(opening.comparison(chosen))
 
     def action_duplicate(self) -> None:
         if run := self._selected():
             try:
-                self.app.push_screen(NewRunScreen(config=run.config()))
+                self.app.push_screen(opening.new_run(config=run.config()))
             except EngineError as error:
                 self.say(str(error), bad=True)
 

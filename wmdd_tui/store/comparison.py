@@ -11,9 +11,10 @@ from engine import events
 from engine.config import STAGES, RunConfig, option_keys
 from engine.errors import EngineError, InputError
 from engine.rundir import RunDir, state_of
+from wmdd_tui.names import as_name, printable
 from wmdd_tui.store.history import Report, all_events, share_of, silent
 from wmdd_tui.store.runs import read_report
-from wmdd_tui.store.view import TERMS, as_name, number, printable
+from wmdd_tui.store.view import TERMS, number
 
 #: Stands for a setting of a run whose configuration cannot be read.
 UNKNOWN = "?"

@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine import queueing
-from engine.config import RunConfig, to_toml
 from engine.errors import EngineError, InputError, RunDirError
 from engine.rundir import RunDir
+
+if TYPE_CHECKING:
+    from engine.config import RunConfig
 
 CHECK_SECONDS = 120.0
 
@@ -63,4 +65,6 @@ def ask_engine(question: str, text: str = "") -> dict[str, Any]:
 
 def check(config: RunConfig) -> dict[str, Any]:
     """Facts of a configuration's data, teacher and device, or ``ok`` false with ``error`` and ``remedy``."""
+    from engine.config import to_toml  # and pydantic, which a list of runs need not pay
+
     return ask_engine("check", to_toml(config))

@@ -12,8 +12,8 @@ from typing import Any
 from engine import events
 from engine.errors import EngineError
 from engine.rundir import RunDir, list_runs, state_of
+from wmdd_tui.names import as_name, printable
 from wmdd_tui.store.reader import latest
-from wmdd_tui.store.view import as_name, printable
 
 TAIL_BYTES = 256 << 10
 #: States that only a change of the files can end.

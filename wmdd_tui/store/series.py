@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from wmdd_tui.quantities import LARGEST
+
 Array = npt.NDArray[np.float64]
 CAPACITY = 8192
-#: Greater magnitudes count as infinite: sums and spans of them would overflow.
-LARGEST = 1e100
 
 
 @dataclass(frozen=True)

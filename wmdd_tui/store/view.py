@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from engine import events
+from wmdd_tui.names import as_name, printable
 from wmdd_tui.store.moments import Moments
 from wmdd_tui.store.series import Array, Series
 
 LOG_LINES = 2000
 LOG_CHARACTERS = 4000
-NAME_CHARACTERS = 200
 METRIC_ROWS = 4000
 NEWEST_ROWS = 500
 MOST_STAGES = 64
@@ -256,18 +256,6 @@ class _Losses:
         """What is held, which is then no longer held."""
         found, self._terms, self._end = self._terms, {}, -1
         return self._start, found
-
-
-def printable(text: str) -> str:
-    """A text of unknown origin without control characters, which a terminal would obey."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() or character == "\n" else "�" for character in text)
-
-
-def as_name(text: str) -> str:
-    """A name of unknown origin: one line of bounded length, as it came unless it cannot be shown so."""
-    return " ".join(printable(text[:NAME_CHARACTERS]).split("\n"))
 
 
 def as_array(values: list[events.Number]) -> Array:

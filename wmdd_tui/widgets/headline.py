@@ -11,8 +11,9 @@ from rich.text import Text
 from engine import events
 from engine.rundir import ALIVE, RunDir
 from wmdd_tui.actions import PANELS
+from wmdd_tui.names import as_name
 from wmdd_tui.store.alerts import Alert
-from wmdd_tui.store.view import RunView, as_name
+from wmdd_tui.store.view import RunView
 from wmdd_tui.theme import duration, size, state_text
 from wmdd_tui.widgets.stage_strip import stage_line
 from wmdd_tui.widgets.views import TERM_NAMES, StageFacts, elapsed, stage_facts

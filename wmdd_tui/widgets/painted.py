@@ -11,6 +11,7 @@ from rich.cells import cell_len
 from rich.style import Style
 from rich.text import Text
 from textual.geometry import Region, Size
+from textual.reactive import Reactive
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -45,7 +46,10 @@ def differing(old: Strip, new: Strip) -> tuple[int, int] | None:
 
 
 class Painted(Widget):
-    """A widget that is given its rows whole, and sends what changed of them."""
+    """A widget that is given its rows whole, and sends what changed of them. It does not scroll."""
+
+    # Textual lays out the screen once more when this changes, for scrollbars that might come or go.
+    virtual_size = Reactive(Size(0, 0))
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)

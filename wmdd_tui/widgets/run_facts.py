@@ -9,9 +9,9 @@ from rich.text import Text
 from engine import events
 from engine.errors import EngineError
 from engine.rundir import RunDir
+from wmdd_tui.names import as_name
+from wmdd_tui.quantities import LARGEST
 from wmdd_tui.store.runs import RunSummary
-from wmdd_tui.store.series import LARGEST
-from wmdd_tui.store.view import as_name
 
 TAIL_BYTES = 1 << 20
 BARS = "▁▂▃▄▅▆▇█"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.containers import Vertical
+from textual.geometry import Size
+from textual.reactive import Reactive
 
 from engine.rundir import RunDir
 from wmdd_tui.store.view import RunView
@@ -21,6 +23,8 @@ class Panel(Vertical):
     """
 
     EVERY: ClassVar[float] = 1.0
+    # Panels do not scroll, their parts do: see Painted.
+    virtual_size = Reactive(Size(0, 0))
 
     def __init__(self, run: RunDir, settings: Settings, id: str, classes: str) -> None:
         super().__init__(id=id, classes=classes)
