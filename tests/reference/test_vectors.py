@@ -18,7 +18,7 @@ from engine.augment import Views
 from engine.losses import Coefficients, Targets, chunk_loss, collect
 from engine.models.instrument import Probe, bn_layers
 from engine.recover import Recipe, learning_rates, optimise, to_uint8
-from engine.train import kd_loss
+from engine.student_loss import kd_loss
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
