@@ -12,6 +12,7 @@ a chunk, or one group of everything), F channels, D feature size, L layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,6 +165,13 @@ def chunk_loss(collected: Collected, targets: Targets, coefficients: Coefficient
         feature = difference.square().sum() if squared else torch.linalg.vector_norm(difference)
     total = coefficients.ce * ce + coefficients.feature * feature + coefficients.bn * bn
     return Terms(total, ce, feature, bn, bn_L)
+
+
+def average(parts: Sequence[Terms]) -> Terms:
+    """Terms of a committee: the means of its members'; all their layers in a row, each with its share of ``bn``."""
+    values_PT = torch.stack([torch.stack([part.total, part.ce, part.feature, part.bn]) for part in parts])
+    total, ce, feature, bn = values_PT.mean(0)
+    return Terms(total, ce, feature, bn, torch.cat([part.bn_L for part in parts]) / len(parts))
 
 
 def _bn_term(
