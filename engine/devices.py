@@ -75,6 +75,8 @@ def resolve(name: str, seen: Sequence[Gpu]) -> str:
     """
     if name == "cpu" or (name == "auto" and not seen):
         return "cpu"
+    if not name.startswith(("auto", "cuda")):  # GPU-… or MIG-…
+        return next((f"cuda:{gpu.index}" for gpu in seen if gpu.uuid.startswith(name)), name.replace("/", "-"))
     number = int(name.partition(":")[2] or 0)
     return f"cuda:{seen[number].index if number < len(seen) else number}"
 

@@ -12,7 +12,8 @@ EngineError
 │   ├── DiskFull          no space, quota or allowed file size is left
 │   ├── DataVanished      the data set was there at the start and is gone
 │   ├── StorageFailed     a disk or network file system failed to read or write
-│   └── DeviceFailed      the GPU or its driver failed
+│   ├── DeviceFailed      the GPU or its driver failed
+│   └── RankLost          a rank of a group ended, or cannot be reached
 └── Stopped               the user asked for it; exit code 3
 
 Every message says what is wrong, which value, what is allowed and what to do; ``remedy`` holds the last part.
@@ -81,6 +82,10 @@ class StorageFailed(RunFailure):
 
 class DeviceFailed(RunFailure):
     """The GPU or its driver failed."""
+
+
+class RankLost(RunFailure):
+    """Another rank of the group ended or cannot be reached; the group may be started again."""
 
 
 class Stopped(EngineError):

@@ -22,8 +22,11 @@ from engine.rundir import sync_rename, write_whole
 HASH_BYTES = 16 << 20
 
 
-def recall(ctx: Context, cache: Cache, kind: str, key: str) -> tuple[Loaded | None, bool]:
-    """An output from the run directory or the cache, and whether it came from the cache; damaged ones are said."""
+def recall(ctx: Context, cache: Cache, kind: str, key: str, alike: str = "") -> tuple[Loaded | None, bool]:
+    """An output from the run directory or the cache, and whether it came from the cache; damaged ones are said.
+
+    The run's own is taken too where it was remembered as ``alike``: made by another number of ranks, say.
+    """
     own = ctx.run.checkpoints / f"{kind}.ckpt"
     for path in (own, cache.find(kind, key)):
         if path is None or not path.is_file():
@@ -33,7 +36,7 @@ def recall(ctx: Context, cache: Cache, kind: str, key: str) -> tuple[Loaded | No
         except DAMAGE as error:
             ctx.warn(f"{path.name} is damaged ({error}) and is made again")
             continue
-        if loaded.state.get("key") == key:
+        if loaded.state.get("key") == key or (path == own and alike and loaded.state.get("alike") == alike):
             if path != own:
                 write_whole(own, pack(loaded.tensors, loaded.state))
             return loaded, path != own
@@ -105,9 +108,13 @@ class FeatureFile:
                 continue
             if path != self.path:
                 link_or_copy(path, self.path)
-            # Copy-on-write: a writable view, as PyTorch wants it, whose changes would never reach the file.
-            return torch.from_numpy(np.load(self.path, mmap_mode="c"))
+            return self.map()
         return None
+
+    def map(self) -> torch.Tensor:
+        """The features as they lie in the run directory, unchecked. Raises OSError."""
+        # Copy-on-write: a writable view, as PyTorch wants it, whose changes would never reach the file.
+        return torch.from_numpy(np.load(self.path, mmap_mode="c"))
 
 
 def file_sha256(path: Path) -> str:

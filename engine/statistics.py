@@ -1,8 +1,9 @@
 """Per-class BatchNorm statistics and features of the real images, in one pass over the data.
 
 For every class c and BatchNorm layer l: mean and biased variance of the layer's input over (images of the
-class, height, width). The exact variance comes from sums shifted by the teacher's running mean, in float64, so
-it does not depend on the order or the batches of the pass.
+class, height, width). The exact variance comes from sums shifted by the teacher's running mean, in float64. They are
+added up within *shards* of batches, and then shard after shard: neither depends on how many processes share the pass,
+so its result has the same bytes however many do.
 
 Differences from the authors' code: ``variance = "exact"`` keeps the variance between loading batches that
 theirs drops; ``"batch-averaged"`` is theirs (the size-weighted mean of the variances within loading batches).
@@ -20,7 +21,11 @@ import torch
 from torch import nn
 
 from engine.data import Dataset, normalise
+from engine.distributed.planning import ranges
 from engine.models.instrument import Probe, bn_layers, classifier_layer
+
+#: Fewest batches of a shard: smaller passes are added up in one piece.
+SHARD_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class Sums:
         self.within = [torch.zeros_like(moment.sum_CF) for moment in self.moments]
         self.batch_averaged = batch_averaged
         self.correct = torch.zeros((), dtype=torch.int64, device=device)
+        self._folded: dict[str, torch.Tensor] = {}
 
     def add(self, logits_NC: torch.Tensor, inputs: Sequence[torch.Tensor], labels_N: torch.Tensor) -> None:
         """Add a batch. What needs memory comes first: a batch that does not fit leaves the sums as they were."""
@@ -115,8 +121,8 @@ class Sums:
             within_CF.index_add_(0, labels_N[:1], variance)
         self.correct += correct
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Everything by name: for a checkpoint, and to take one back into sums built alike."""
+    def _own(self) -> dict[str, torch.Tensor]:
+        """The sums of the shard at work, by name."""
         found = {"correct": self.correct}
         for index, (moment, within_CF) in enumerate(zip(self.moments, self.within, strict=True)):
             found |= {
@@ -128,17 +134,62 @@ class Sums:
                 found[f"{index:04d}/within_CF"] = within_CF
         return found
 
+    def fold(self) -> None:
+        """Close a shard: its sums are added to those of the shards before, on the CPU, and begin again at zero."""
+        for name, tensor in self._own().items():
+            shard = tensor.cpu()
+            # The first one is copied: what follows zeroes the tensor, which on the CPU is the same.
+            self._folded[name] = self._folded[name].add_(shard) if name in self._folded else shard.clone()
+            tensor.zero_()
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Everything by name: for a checkpoint, and to take one back into sums built alike."""
+        return self._own() | {f"folded/{name}": tensor for name, tensor in self._folded.items()}
+
     def restore(self, saved: dict[str, torch.Tensor]) -> None:
-        for name, tensor in self.tensors().items():
+        for name, tensor in self._own().items():
             tensor.copy_(saved[name])
+        folded = {name.removeprefix("folded/"): tensor for name, tensor in saved.items() if name.startswith("folded/")}
+        self._folded = {name: tensor.clone() for name, tensor in folded.items()}
+
+    def rows(self) -> dict[str, torch.Tensor]:
+        """The sums of the shard at work of the classes that occur in it, on the CPU: what a shard is stored as."""
+        own = self._own()
+        present_P = own["0000/count_C"].nonzero().flatten() if self.moments else torch.zeros(0, dtype=torch.int64)
+        found = {name: tensor[present_P].cpu() for name, tensor in own.items() if name != "correct"}
+        return {**found, "correct": self.correct.cpu().clone(), "present_P": present_P.cpu()}
+
+    def clear(self) -> None:
+        """Begin the shard at work at zero."""
+        for tensor in self._own().values():
+            tensor.zero_()
+
+    def take_rows(self, stored: dict[str, torch.Tensor]) -> None:
+        """Put a stored shard's sums in place of those at work, and fold them."""
+        for name, tensor in self._own().items():
+            if name == "correct":
+                tensor.copy_(stored[name])
+            else:
+                tensor[stored["present_P"].to(tensor.device)] = stored[name].to(tensor.device)
+        self.fold()
 
     def layers(self, images_C: torch.Tensor) -> tuple[LayerStatistics, ...]:
-        """Mean and variance of every layer; ``images_C`` counts the images of each class."""
+        """Mean and variance of every layer; ``images_C`` counts the images of each class. Closes the last shard."""
+        if self._folded:
+            self.fold()
+            for name, tensor in self._own().items():
+                tensor.copy_(self._folded[name])
+            self._folded = {}
         found = []
         for name, moment, within_CF in zip(self.names, self.moments, self.within, strict=True):
             variance_CF = within_CF / images_C[:, None] if self.batch_averaged else moment.variance()
             found.append(LayerStatistics(name, moment.mean().float().cpu(), variance_CF.float().cpu()))
         return tuple(found)
+
+
+def shards(batches: int) -> list[range]:
+    """The batches of each shard of a pass."""
+    return ranges(batches, SHARD_BATCHES)
 
 
 def loading_batches(labels_N: torch.Tensor, size: int) -> list[torch.Tensor]:
@@ -177,19 +228,53 @@ def collect(
     """
     sums = sums or Sums(network, classes, device, batch_averaged)
     features_ND = allocate(len(labels_N), classifier_layer(network).in_features)
-    probe = Probe(network)
-    left = batches[first:]
+    ends = {shard.stop for shard in shards(len(batches))[:-1]}
+
+    def after(done: int) -> None:
+        if done in ends:
+            sums.fold()
+        after_batch(done, sums, features_ND)
+
+    def keep(index_B: torch.Tensor, found_BD: torch.Tensor) -> None:
+        features_ND[index_B] = found_BD
+
+    add_batches(network, labels_N, batches, range(first, len(batches)), load, sums, keep, after, cut)
+    return finished(sums, features_ND, labels_N, classes)
+
+
+def finished(sums: Sums, features_ND: torch.Tensor, labels_N: torch.Tensor, classes: int) -> Statistics:
+    """The statistics of a pass that is done."""
+    images_C = torch.bincount(labels_N, minlength=classes).double().to(sums.correct.device)
+    layers = sums.layers(images_C)
+    return Statistics(layers, features_ND, labels_N.clone(), int(sums.correct))
+
+
+def add_batches(
+    network: nn.Module,
+    labels_N: torch.Tensor,
+    batches: Sequence[torch.Tensor],
+    wanted: range,
+    load: Callable[[Sequence[torch.Tensor]], Iterable[torch.Tensor]],
+    sums: Sums,
+    keep: Callable[[torch.Tensor, torch.Tensor], None],
+    after_batch: Callable[[int], None],
+    cut: Callable[[slice, Callable[[slice], None]], None] = _whole,
+) -> None:
+    """Add the ``wanted`` batches to the sums, and hand the features of their images to ``keep``, with their indices.
+
+    ``after_batch`` gets the number of batches done, those before ``wanted`` included.
+    """
+    device, probe = sums.correct.device, Probe(network)
+    left = [batches[number] for number in wanted]
     try:
         with torch.no_grad():
-            for done, (index, images_NCHW) in enumerate(zip(left, load(left), strict=True), start=first + 1):
+            for done, (index, images_NCHW) in enumerate(zip(left, load(left), strict=True), start=wanted.start + 1):
                 labels = labels_N[index].to(device)
-                work = partial(_add_images, probe, images_NCHW, labels, index, sums, features_ND)
+                work = partial(_add_images, probe, images_NCHW, labels, index, sums, keep)
                 cut(slice(0, len(index)), work)
-                after_batch(done, sums, features_ND)
+                after_batch(done)
     finally:
         probe.close()
-    images_C = torch.bincount(labels_N, minlength=classes).double().to(device)
-    return Statistics(sums.layers(images_C), features_ND, labels_N.clone(), int(sums.correct))
 
 
 def _shift(layer: nn.BatchNorm2d) -> torch.Tensor:
@@ -204,14 +289,14 @@ def _add_images(
     labels_N: torch.Tensor,
     index_N: torch.Tensor,
     sums: Sums,
-    features_ND: torch.Tensor,
+    keep: Callable[[torch.Tensor, torch.Tensor], None],
     part: slice,
 ) -> None:
     """One forward pass of a part of a batch; changes nothing where it does not fit."""
     logits, features, inputs = probe(images_NCHW[part])
     found = features.float().cpu()
     sums.add(logits, inputs, labels_N[part])
-    features_ND[index_N[part]] = found
+    keep(index_N[part], found)
 
 
 def passes(labels_N: torch.Tensor, variance: str, batch_size: int, loading_batch: int) -> list[torch.Tensor]:

@@ -9,6 +9,7 @@ derives the state of a run from all of them.
 """
 
 from engine.rundir.files import clear_partials, sync_rename, write_whole
+from engine.rundir.heartbeat import last_event
 from engine.rundir.lock import STALL_SECONDS, hold_lock, lock_held
 from engine.rundir.paths import Request, RunDir, create, find, home, list_runs, new_id, runs_root
 from engine.rundir.process import boot_id, identified, kill, write_process
@@ -30,6 +31,7 @@ __all__ = [
     "home",
     "identified",
     "kill",
+    "last_event",
     "list_runs",
     "lock_held",
     "new_id",

@@ -43,3 +43,14 @@ def read_tail(path: Path) -> Tail:
         if isinstance(event, events.Beat):
             paused, queued = event.paused, event.queued
     return Tail(end, last, paused, queued, bool(lines), size)
+
+
+def last_event(path: Path) -> events.AnyEvent | None:
+    """The last event of a file, None without one within its last lines."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return None
+    return next((event for line in reversed(lines) if (event := events.decode(line)) is not None), None)

@@ -62,6 +62,10 @@ class RunDir:
     def events_file(self) -> Path:
         return self.path / "events.jsonl"
 
+    def rank_events_file(self, rank: int) -> Path:
+        """Events of one rank of a group; those of the first are the run's."""
+        return self.path / f"events.rank-{rank:05d}.jsonl" if rank else self.events_file
+
     @property
     def console_file(self) -> Path:
         return self.path / "console.log"

@@ -48,10 +48,13 @@ def identity() -> dict[str, Any]:
     }
 
 
-def write_process(run: RunDir, versions: dict[str, str]) -> None:
-    """Record who runs: pid, group, start, boot, host, versions. Raises OSError."""
+def write_process(run: RunDir, versions: dict[str, str], supervisor: Mapping[str, Any] | None = None) -> None:
+    """Record who runs: pid, group, start, boot, host, versions; of ranks that were started here their supervisor.
+
+    Raises OSError.
+    """
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    facts = {**identity(), "ranks": ranks, "versions": {"wmdd-tui": __version__, **versions}}
+    facts = {**(supervisor or identity()), "ranks": ranks, "versions": {"wmdd-tui": __version__, **versions}}
     write_whole(run.process_file, json.dumps(facts, indent=1).encode())
 
 
