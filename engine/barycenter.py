@@ -28,11 +28,16 @@ import ot
 from joblib import Parallel, delayed
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 
 Array = npt.NDArray[np.float64]
 
-#: A class whose n × K exceeds this is large: fewer restarts, and classes go to parallel processes.
+#: A class whose n × K exceeds this is large: fewer restarts.
 LARGE = 20_000
+#: From this n × K on, classes go to parallel processes, which take two seconds to start.
+PARALLEL = 5_000
+#: Starts are compared once an iteration gains less than this share of W2²; only the best goes on to the end.
+SCOUTING = 1e-3
 #: From <linux/prctl.h>: the signal a process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
 
@@ -128,30 +133,28 @@ def _uniform(features_nD: Array, ipc: int, iterations: int, tolerance: float, st
     if ipc >= len(features_nD):
         # Cyclic repetition is the optimum when n divides K, and the start otherwise.
         return refine(features_nD, features_nD[np.arange(ipc) % len(features_nD)], iterations, tolerance)
-    best: Barycenter | None = None
+    found = []
     for number, start in enumerate(_seeds(seed, starts)):
         if number % 2 == 0:
             initial = _k_means(features_nD, ipc, 30, start)
         else:
             initial = np.asarray(kmeans_plusplus(features_nD, ipc, random_state=start)[0])
-        found = refine(features_nD, initial, iterations, tolerance)
-        if best is None or found.w2sq < best.w2sq:
-            best = found
-    assert best is not None
-    return best
+        found.append(refine(features_nD, initial, iterations, max(tolerance, SCOUTING)))
+    best = min(found, key=lambda one: one.w2sq)
+    return refine(features_nD, best.points_KD, iterations, tolerance)
 
 
 def refine(features_nD: Array, points_KD: Array, iterations: int, tolerance: float) -> Barycenter:
     """Alternate exact plan and barycentric projection from given points, uniform weights, until W2² settles."""
     mass_n = np.full(len(features_nD), 1 / len(features_nD))
     weights_K = np.full(len(points_KD), 1 / len(points_KD))
-    previous = np.inf
+    previous: float | None = None
     for _ in range(iterations):
         cost_nK = ot.dist(features_nD, points_KD)
         plan_nK = ot.emd(mass_n, weights_K, cost_nK, numItermax=2_000_000)
         current = float((plan_nK * cost_nK).sum())
         points_KD = plan_nK.T @ features_nD / weights_K[:, None]
-        if previous - current <= tolerance * max(previous, 1e-300):
+        if previous is not None and previous - current <= tolerance * previous:
             break
         previous = current
     return Barycenter(points_KD, weights_K, w2_squared(features_nD, points_KD, weights_K))
@@ -165,7 +168,9 @@ def _solve_for(
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != engine:  # it was gone before
             os._exit(1)
-    return solve(features_nD, ipc, weights, iterations, tolerance, restarts, seed)
+    # One thread: another number of them rounds otherwise, and a worker must find what this process would.
+    with threadpool_limits(1):
+        return solve(features_nD, ipc, weights, iterations, tolerance, restarts, seed)
 
 
 def solve_all(
@@ -189,7 +194,7 @@ def solve_all(
     greatest n. ``after_class`` may raise to stop. A worker process that is killed is said, and its class and the
     rest are solved in this process.
     """
-    jobs = processes if largest * ipc > LARGE and len(classes) > 1 else 1
+    jobs = processes if largest * ipc >= PARALLEL and len(classes) > 1 else 1
     while len(found) < len(classes):
         left = range(len(found), len(classes))
         work: Iterator[Barycenter] = Parallel(n_jobs=jobs, return_as="generator")(

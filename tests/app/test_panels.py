@@ -10,7 +10,7 @@ from PIL import Image
 from piloted import record, text_of, until
 from textual.widgets import DataTable, Log
 
-from engine import events, rundir
+from engine import events, presets, rundir
 from engine.rundir import RunDir
 from wmdd_tui.app import WmddApp
 from wmdd_tui.screens.choose import Choose
@@ -213,6 +213,21 @@ async def test_a_layer_opens_and_closes() -> None:
         await pilot.press("slash", *"blocks", "enter")
         await pilot.pause()
         assert panel.query_one(DataTable).row_count == 1
+
+
+@pytest.mark.parametrize(("done", "told"), [(False, "no values yet"), (True, "the images of this run were taken as")])
+async def test_a_run_that_optimises_nothing_says_so(done: bool, told: str) -> None:
+    run = rundir.create(presets.get("digits"))
+    writer = events.Writer(run.events_file)
+    writer.write(events.Hello(stages=["recover", "train"], chunks=1, iterations=300))
+    writer.write(events.Stage(stage="recover", what="begin"))
+    if done:
+        writer.write(events.Stage(stage="recover", what="end", seconds=1.0))
+    writer.close()
+    app = WmddApp("monitor", run)
+    async with app.run_test(size=(80, 24)) as pilot:
+        chart = app.screen.query_one(LossChart)
+        await until(pilot, lambda: told in chart.render_line(0).text)
 
 
 async def test_classes_and_single_images() -> None:

@@ -33,6 +33,16 @@ def random() -> np.random.Generator:
 # --- barycenters ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("spread", [1e-3, 1.0])
+def test_a_refined_barycenter_cannot_be_refined_further(random: np.random.Generator, spread: float) -> None:
+    """From points that all lie near the mean, or anywhere: the alternation goes on until it stands still."""
+    x = np.concatenate([random.normal(centre, 0.3, (20, 5)) for centre in (-3.0, 0.0, 1.0, 4.0)])
+    start = x.mean(axis=0) + spread * random.normal(size=(4, 5))
+    found = barycenter.refine(x, start, 200, 1e-9)
+    assert barycenter.refine(x, found.points_KD, 1, 0.0).w2sq == pytest.approx(found.w2sq, rel=1e-6)
+    assert found.w2sq < 0.9 * barycenter.refine(x, start, 1, 0.0).w2sq, "one step from such a start is not the end"
+
+
 def test_one_point_is_the_mean(random: np.random.Generator) -> None:
     x = random.normal(size=(30, 4))
     found = barycenter.solve(x, 1, "uniform", 60, 1e-9, 0, 0)

@@ -28,7 +28,7 @@ class Curves:
     """What a chart shows: named series over 0..total.
 
     ``boundaries`` are positions of vertical lines (chunks), ``step`` the units of one value of the series, ``slots``
-    the sign and colour of each series (by default its place).
+    the sign and colour of each series (by default its place), ``empty`` what is said where there is no value.
     """
 
     series: tuple[tuple[str, Series], ...]
@@ -37,6 +37,7 @@ class Curves:
     boundaries: tuple[float, ...] = ()
     step: float = 1.0
     slots: tuple[int, ...] = ()
+    empty: str = "no values yet"
 
     def slot(self, index: int) -> int:
         return self.slots[index] if index < len(self.slots) else index
@@ -154,7 +155,7 @@ class LossChart(Painted):
         columns = self._columns(plot_width * 2)
         axis = self._settle(columns)
         if axis is None:
-            text = self._refused or "no values yet"
+            text = self._refused or self._curves.empty
             return [Strip([Segment(text[:width].ljust(width))]), *[Strip.blank(width) for _ in range(height - 1)]]
         cells, owner = to_cells([draw(one, axis, plot_height * 4) for one in columns], self._ascii)
         self._put_signs(cells, owner)

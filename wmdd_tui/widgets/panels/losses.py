@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from textual.app import ComposeResult
 
 from wmdd_tui.store.view import RunView
@@ -9,6 +11,8 @@ from wmdd_tui.widgets.chart import LossChart
 from wmdd_tui.widgets.panels.base import Panel
 from wmdd_tui.widgets.views import TERM_NAMES, loss_curves
 
+#: Said of random real photographs and of a given set.
+NOTHING_OPTIMISED = "no losses: the images of this run were taken as they are"
 CHOICES = ("all", *TERM_NAMES)
 
 
@@ -24,7 +28,11 @@ class LossPanel(Panel):
 
     def draw(self, view: RunView) -> None:
         term = CHOICES[self._term]
-        self.query_one(LossChart).show(loss_curves(view, "" if term == "all" else term))
+        curves = loss_curves(view, "" if term == "all" else term)
+        recovered = view.stages.get("recover")
+        if recovered is not None and recovered.seconds is not None:
+            curves = replace(curves, empty=NOTHING_OPTIMISED)
+        self.query_one(LossChart).show(curves)
         lasts = {name: series.last for name, series in view.losses.items()}
         self._text = "\n".join(f"{name}\t{value}" for name, value in lasts.items())
 
