@@ -29,11 +29,15 @@ def without_effect(config: RunConfig) -> list[str]:
 def _idle(config: RunConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """Reason, section, and the options that are idle for it (no names: the whole section)."""
     teacher, recover, relabel, train = config.teacher, config.recover, config.relabel, config.train
+    if config.run.devices:
+        yield "run.devices names the devices", "run", ("device",)
     if config.data.dataset == "digits":
         yield "data.dataset = 'digits' is built in", "data", ("path", "on_corrupt", "workers")
+    if not config.data.pseudo_labels:
+        yield "there are no data.pseudo_labels", "data", ("pseudo_ids", "on_mismatch")
     if teacher.source != "train":
         yield f"the teacher is loaded (teacher.source = '{teacher.source}')", "squeeze", ()
-    if not teacher.arch.startswith("convnet") and not train.arch.startswith("convnet"):
+    if not any(arch.startswith("convnet") for arch in (teacher.arch, *teacher.committee, *config.student_archs)):
         yield f"{teacher.arch} has no width to choose", "teacher", ("width",)
     if teacher.source != "torchvision":
         yield "the teacher's weights are not torchvision's", "teacher", ("weights",)
@@ -43,12 +47,25 @@ def _idle(config: RunConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         yield "barycenter.weights = 'none'", "barycenter", ("iterations", "tolerance", "restarts")
     if recover.objective == "sre2l":
         yield "recover.objective = 'sre2l' has cross-entropy alone", "recover", ("r_wb", "r_feature")
-    if recover.objective in ("real", "given"):
+    if train.images == "real":
+        yield "train.images = 'real' bypasses distillation", "recover", ()
+    elif recover.objective in ("real", "given"):
         yield f"recover.objective = '{recover.objective}' optimises nothing", "recover", STEP_OPTIONS
     elif recover.curriculum == "none":
         yield "recover.curriculum = 'none'", "recover", ("milestone",)
     if train.labels == "hard":
         yield "train.labels = 'hard' asks for no soft labels", "relabel", ("batch_size",)
-        yield "train.labels = 'hard' has no distillation loss", "train", ("temperature",)
+        yield "train.labels = 'hard' has no distillation loss", "train", ("temperature", "loss", "gt_weight")
+    elif train.loss == "mse-gt":
+        yield "train.loss = 'mse-gt' compares logits as they are", "train", ("temperature",)
+    else:
+        yield f"train.loss = '{train.loss}' takes the soft labels alone", "train", ("gt_weight",)
+    if train.augment == "none":
+        yield "train.augment = 'none'", "train", ("randaugment_ops", "randaugment_magnitude")
+    if train.optimizer == "adamw":
+        yield "train.optimizer = 'adamw' has no momentum to choose", "train", ("momentum",)
+    if relabel.storage == "fkd" and train.labels == "soft":
+        names = ("order", "mix", "alpha", "mix_group", "crop_min", "flip", "batch_size")
+        yield "relabel.storage = 'fkd' has views and mixing of its own", "relabel", names
     if relabel.mix == "none":
         yield "relabel.mix = 'none'", "relabel", ("alpha", "mix_group")

@@ -44,11 +44,13 @@ class GivenClass:
 
 @dataclass(frozen=True)
 class GivenSet:
-    """The classes of a set, in order of their numbers or names, and what the images take as files."""
+    """The classes of a set, in order of their numbers or names; what the images take as files, and when the newest
+    was written (seconds of the epoch)."""
 
     root: Path
     classes: list[GivenClass]
     bytes: int
+    changed: float
 
     def ipc(self) -> int:
         """Images of every class. Raises DataError where classes differ."""
@@ -192,6 +194,14 @@ def _pictures(folder: Path) -> list[Path]:
         raise DataError(f"folder {folder} cannot be read: {error.strerror}") from None
 
 
+def newest(files: Sequence[Path]) -> float:
+    """When the newest of some files was written, in seconds of the epoch. Raises DataError."""
+    try:
+        return max((file.stat().st_mtime for file in files), default=0.0)
+    except OSError as error:
+        raise DataError(f"'{error.filename}' cannot be read: {error.strerror}") from None
+
+
 def _bytes_of(files: Sequence[Path]) -> int:
     try:
         return sum(file.stat().st_size for file in files)
@@ -209,7 +219,8 @@ def _nested(root: Path, folders: Sequence[tuple[Path, list[Path]]]) -> GivenSet:
         found.append(GivenClass(folder.name, number, images))
     if all(matches):
         found.sort(key=lambda one: one.number or 0)
-    return GivenSet(root, found, sum(_bytes_of(files) for _, files in folders))
+    everything = [file for _, files in folders for file in files]
+    return GivenSet(root, found, _bytes_of(everything), newest(everything))
 
 
 def _flat(root: Path, files: list[Path]) -> GivenSet:
@@ -226,7 +237,8 @@ def _flat(root: Path, files: list[Path]) -> GivenSet:
         GivenClass(str(number), number, [GivenImage(file, file.name, ("", 0, file.name)) for _, file in sorted(own)])
         for number, own in sorted(members.items())
     ]
-    return GivenSet(root, [replace(one, name=f"class {one.name}") for one in found], _bytes_of(files))
+    named = [replace(one, name=f"class {one.name}") for one in found]
+    return GivenSet(root, named, _bytes_of(files), newest(files))
 
 
 def _parquet(root: Path, shards: list[Path]) -> GivenSet:
@@ -254,4 +266,4 @@ def _parquet(root: Path, shards: list[Path]) -> GivenSet:
     if not members:
         raise DataError(f"'{root}' holds Parquet shards without a row", "take another folder")
     found = [GivenClass(f"class {number}", number, own) for number, own in sorted(members.items())]
-    return GivenSet(root, found, _bytes_of(shards))
+    return GivenSet(root, found, _bytes_of(shards), newest(shards))

@@ -6,51 +6,54 @@ in the run directory (a resumed run), in the cache (an earlier run with the same
 
 from __future__ import annotations
 
-import hashlib
 import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from engine import events, groundwork, models
+from engine import committee, events, groundwork, models, students
 from engine.artifacts import Cache, key_of
-from engine.config import STAGES
 from engine.context import Context, staged
-from engine.data import Dataset, load_dataset
-from engine.data.given import class_files
+from engine.data import Dataset, load_dataset, require_every_class
+from engine.data.given import given_files
 from engine.effects import without_effect
-from engine.models.checkpoint import save_safetensors
-from engine.models.instrument import bn_layers, classifier_layer
+from engine.interchange.classes import cluster_judge, order_in_doubt, teacher_votes
+from engine.interchange.fkd import FkdLabels
+from engine.models.instrument import classifier_layer
 from engine.outcome import Outcome
 from engine.recover import Chunk, plan_chunks
 from engine.relabel import relabel
 from engine.report import write_dataset_card, write_report
-from engine.softlabels import SyntheticSet, read_soft_labels
+from engine.softlabels import SyntheticSet, images_sha256, read_soft_labels, real_set
 from engine.space import needed_bytes, require_space
 from engine.statistics import Statistics
-from engine.synthesis import Points, synthesise
-from engine.train import train_student
+from engine.synthesis import Judge, Points, synthesise
+from engine.train import Place, StudentResult, train_student
 
 #: Options of recovery that change when something is kept or shown, or how much memory is used, but no image.
-WITHOUT_INFLUENCE = {"checkpoint_every", "preview_every", "micro_batch"}
+WITHOUT_INFLUENCE = {"checkpoint_every", "preview_every", "micro_batch", "quality"}
 
 
 def execute(ctx: Context) -> Outcome:
     """Run all stages up to ``run.until``. Raises EngineError subclasses."""
-    last = STAGES.index(ctx.config.run.until)
-    wanted = STAGES[: last + 1]
+    wanted = ctx.config.stages
     outcome = Outcome()
     for sentence in without_effect(ctx.config):
         ctx.warn(sentence)
     dataset = _load(ctx)
     classes = len(dataset.class_names)
     network = models.build_teacher(ctx.config, classes)
-    student = models.build_student(ctx.config, classes)
-    if ctx.config.recover.objective == "given":
-        class_files(ctx.config.recover.path, dataset.class_ids, ctx.config.ipc)
+    members = committee.gather(ctx, classes, outcome) if "squeeze" in wanted else []
+    further = students.check(ctx.config, dataset.outputs) + committee.space_bytes(members, classes, len(dataset.train))
+    labels = _given(ctx, dataset)
     features = classifier_layer(network).in_features
-    ctx.needed = needed_bytes(ctx.config, classes, len(dataset.train), features, network)
-    require_space(ctx.run, ctx.needed)
+    ctx.needed = further + needed_bytes(ctx.config, classes, len(dataset.train), features, network)
+    if ctx.group.leads:
+        require_space(ctx.run, ctx.needed)
+    ctx.group.must_agree("data", dataset.fingerprint, "a data set")
     chunks = plan_chunks(classes, ctx.config.ipc, ctx.config.recover.batch_size, ctx.config.recover.chunk)
     ctx.emit(
         events.Hello(
@@ -60,25 +63,35 @@ def execute(ctx: Context) -> Outcome:
             ipc=ctx.config.ipc,
             chunks=len(chunks),
             iterations=ctx.config.recover.iterations,
-            layers=[name for name, _ in bn_layers(network)],
+            layers=committee.layer_names(network, members),
             device=_device_name(ctx.device),
             pid=os.getpid(),
             resumed=any(ctx.run.checkpoints.iterdir()),
+            ranks=ctx.group.count,
+            host=socket.gethostname() if ctx.group.count > 1 else "",
         )
     )
     cache = Cache(ctx.config.run.use_cache)
-    network = groundwork.teacher(ctx, cache, dataset, network, outcome)
+    found, points, synthetic = None, None, real_set(dataset)
+    if "squeeze" in wanted:
+        network = groundwork.teacher(ctx, cache, dataset, network, outcome)
+        committee.teach(members, cache, dataset)
+        outcome.teachers_sha256 = committee.identity(outcome, members)
     if "statistics" in wanted:
         found, features_sha256 = groundwork.real_statistics(ctx, cache, dataset, network, outcome)
-    if "barycenter" in wanted:
+        theirs = committee.survey(members, cache, dataset)
+    if "barycenter" in wanted and found is not None:
         points = groundwork.barycenters(ctx, cache, dataset, found, features_sha256, outcome)
+        committee.solve(members, cache, dataset, theirs)
     if "recover" in wanted:
-        synthetic = _recover(ctx, dataset, network, chunks, found, points, outcome)
+        synthetic = _recover(ctx, dataset, network, chunks, found, points, outcome, committee.judges(members))
+    network = committee.voters(network, members)
     if "relabel" in wanted:
         _relabel(ctx, dataset, network, synthetic, outcome)
     if "train" in wanted:
-        _train(ctx, dataset, network, student, synthetic, outcome)
-    write_report(ctx, dataset, outcome)
+        _train(ctx, dataset, network, synthetic, labels, outcome)
+    if ctx.group.leads:
+        write_report(ctx, dataset, outcome, students.facts(outcome.students), committee.facts(members))
     return outcome
 
 
@@ -101,6 +114,13 @@ def _load(ctx: Context) -> Dataset:
         ctx.warn(message)
     for name in dataset.skipped:
         ctx.warn(f"left out unreadable image {name}")
+    if dataset.pseudo is not None:
+        for sentence in dataset.pseudo.sentences():
+            ctx.log(sentence)
+        for sentence in dataset.pseudo.left_out():
+            ctx.warn(sentence)
+        if "statistics" in ctx.config.stages:
+            require_every_class(dataset)
     return dataset
 
 
@@ -109,24 +129,27 @@ def _recover(
     dataset: Dataset,
     network: nn.Module,
     chunks: list[Chunk],
-    found: Statistics,
+    found: Statistics | None,
     points: Points | None,
     outcome: Outcome,
+    judges: Sequence[Judge],
 ) -> SyntheticSet:
     with staged(ctx, outcome.seconds, "recover"):
         config = ctx.config
         work = key_of(
             kind="recover",
             data=dataset.fingerprint,
-            teacher=outcome.teacher_sha256,
+            teacher=outcome.teachers_sha256,
             statistics=config.statistics.model_dump(mode="json"),
             barycenter=config.barycenter.model_dump(mode="json"),
             recover=config.recover.model_dump(mode="json", exclude=WITHOUT_INFLUENCE),
             ipc=config.ipc,
             seed=config.seed,
         )
-        synthetic, outcome.quality = synthesise(ctx, dataset, network, chunks, found, points, work)
+        synthetic, outcome.quality = synthesise(ctx, dataset, network, chunks, found, points, work, judges)
         outcome.images = len(synthetic.labels_N)
+        if config.recover.objective == "given" and "squeeze" in config.stages:
+            _warn_of_order(ctx, dataset, teacher_votes(ctx, network, synthetic, dataset), synthetic)
     return synthetic
 
 
@@ -140,34 +163,60 @@ def _train(
     ctx: Context,
     dataset: Dataset,
     network: nn.Module,
-    student: nn.Module,
     synthetic: SyntheticSet,
+    labels: FkdLabels | None,
     outcome: Outcome,
 ) -> None:
     config = ctx.config
     with staged(ctx, outcome.seconds, "train"):
-        models.initialise(student, config.seed, "student")
-        student.to(ctx.device)
         stored = config.relabel.storage == "stored"
+        if labels is not None:
+            _warn_of_order(ctx, dataset, labels.votes(), synthetic)
+        synthetic = labels.weigh(synthetic) if labels else synthetic
         work = key_of(
             kind="train",
-            images=hashlib.sha256(synthetic.images_NCHW.numpy().tobytes()).hexdigest(),
-            teacher=outcome.teacher_sha256,
+            images=dataset.fingerprint if synthetic.real is not None else images_sha256(synthetic),
+            teacher=outcome.teachers_sha256,
             relabel=config.relabel.model_dump(mode="json"),
             train=config.train.model_dump(mode="json"),
-            seed=config.seed,
+            seed=config.student_seed,
         )
-        outcome.student = train_student(
-            ctx,
-            synthetic,
-            student,
-            None if stored else network,
-            dataset.val,
-            dataset.mean,
-            dataset.std,
-            (lambda epoch: read_soft_labels(ctx.run, epoch)) if stored else None,
-            work,
-        )
-        facts = {"arch": config.train.arch or config.teacher.arch, "top1": str(outcome.student.top1)}
-        save_safetensors(student, ctx.run.student / "student.safetensors", facts)
-        write_dataset_card(ctx, dataset, outcome)
+
+        def train(student: nn.Module, place: Place) -> StudentResult:
+            return train_student(
+                ctx,
+                synthetic,
+                student,
+                network if config.relabel.storage == "online" else None,
+                dataset.val,
+                dataset.mean,
+                dataset.std,
+                (lambda epoch: read_soft_labels(ctx.run, epoch)) if stored else labels.logits if labels else None,
+                work,
+                labels.plan if labels else None,
+                cluster_judge(ctx, dataset) if dataset.unmatched else None,
+                place,
+            )
+
+        outcome.students = students.train_all(ctx, dataset.outputs, train)
+        outcome.student = outcome.students[0].result
+        if synthetic.real is None and ctx.group.leads:
+            write_dataset_card(ctx, dataset, outcome)
+
+
+def _given(ctx: Context, dataset: Dataset) -> FkdLabels | None:
+    """Look at images and labels of others before any work; the labels, where they are read. Raises DataError."""
+    config = ctx.config
+    if "recover" not in config.stages or config.recover.objective != "given":
+        return None
+    given = given_files(config.recover.path, dataset.class_ids, config.ipc)
+    if config.relabel.storage != "fkd" or config.train.labels == "hard" or "train" not in config.stages:
+        return None
+    path, classes = Path(config.relabel.path), len(dataset.class_names)
+    return FkdLabels(path, given.loader_order(), classes, dataset.resolution, config.train.epochs, ctx.warn_once)
+
+
+def _warn_of_order(ctx: Context, dataset: Dataset, votes_NC: torch.Tensor, synthetic: SyntheticSet) -> None:
+    doubt = order_in_doubt(votes_NC, synthetic.labels_N, dataset.class_names)
+    if doubt:
+        ctx.warn(doubt)

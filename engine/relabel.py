@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,13 +16,13 @@ from engine.context import Context
 from engine.data import normalise
 from engine.errors import DiskFull, NonFiniteLoss, Stopped
 from engine.faults import is_full
-from engine.mixing import EpochPlan
+from engine.mixing import EpochPlan, Pictures, draw_plan
 from engine.rundir import write_whole
 from engine.softlabels import SyntheticSet, block_bytes, block_is_whole, block_path, blocks
 
 
 def teacher_logits(
-    teacher: nn.Module, plan: EpochPlan, source_NCHW: torch.Tensor, rows: slice, precise: bool
+    teacher: nn.Module, plan: EpochPlan, source_NCHW: Pictures, rows: slice, precise: bool
 ) -> torch.Tensor:
     """Logits (B, C) float32 of the positions ``rows``. The teacher must be in eval mode."""
     device = source_NCHW.device
@@ -41,17 +42,27 @@ def relabel(
     source_NCHW = normalise(synthetic.images_NCHW.to(ctx.device), mean, std)
     count = len(source_NCHW)
     epochs, classes = config.train.epochs, int(synthetic.labels_N.max()) + 1
+    teachers = {"committee": list(config.teacher.committee)} if config.teacher.committee else {}
     key = key_of(
+        **teachers,
         images=hashlib.sha256(synthetic.images_NCHW.numpy().tobytes()).hexdigest(),
         relabel=config.relabel.model_dump(mode="json"),
-        seed=config.seed,
+        seed=config.student_seed,
     )
     teacher.eval()
-    for block in blocks(epochs, count, classes):
+    every = blocks(epochs, count, classes)
+    mine = [every[index] for index in ctx.group.shares([len(block) for block in every])]
+    done, total = 0, sum(map(len, mine))
+
+    def report(rows: int) -> None:
+        ctx.progress("relabel", done + rows, total, "epochs")
+
+    for block in mine:
         path = block_path(ctx.run, block)
         if not block_is_whole(path, (len(block), count, classes), key):
-            slots = Slots(ctx.run.checkpoints, "relabel", f"{key}-{block.start}")
-            logits_ENC = _label_block(ctx, source_NCHW, teacher, block, classes, slots)
+            name = "relabel" if ctx.group.count == 1 else f"relabel-{ctx.group.number}"
+            slots = Slots(ctx.run.checkpoints, name, f"{key}-{block.start}")
+            logits_ENC = _label_block(ctx, source_NCHW, teacher, block, classes, slots, report)
             try:
                 write_whole(path, block_bytes(logits_ENC, key))
             except OSError as error:
@@ -62,12 +73,20 @@ def relabel(
                     "free some space and resume, or set relabel.storage = 'online'",
                 ) from None
             slots.clear()
-        ctx.progress("relabel", block.stop, epochs, "epochs")
+        done += len(block)
+        report(0)
         ctx.stop_if_asked("relabel")
+    ctx.group.meet("relabel")
 
 
 def _label_block(
-    ctx: Context, source_NCHW: torch.Tensor, teacher: nn.Module, block: range, classes: int, slots: Slots
+    ctx: Context,
+    source_NCHW: torch.Tensor,
+    teacher: nn.Module,
+    block: range,
+    classes: int,
+    slots: Slots,
+    report: Callable[[int], None],
 ) -> torch.Tensor:
     """Logits (E, N, C) float16 of a block of epochs; a checkpoint holds those of the epochs and images so far."""
     config, count = ctx.config.relabel, len(source_NCHW)
@@ -82,7 +101,7 @@ def _label_block(
         first_row, begin = saved.state["row"], saved.state["stop"]
         logits_ENC.copy_(saved.tensors["logits_ENC"])
     for row in range(first_row, len(block)):
-        plan = EpochPlan(count, source_NCHW.shape[-1], config, ctx.config.seed, block[row])
+        plan = draw_plan(count, source_NCHW.shape[-1], config, ctx.config.student_seed, block[row])
         for start in range(begin, count, config.batch_size):
             stop = min(start + config.batch_size, count)
             work = partial(_label_images, teacher, plan, source_NCHW, logits_ENC[row])
@@ -94,7 +113,7 @@ def _label_block(
             if interrupted:
                 raise Stopped("stopped in relabel")
         begin = 0
-        ctx.progress("relabel", block[row] + 1, ctx.config.train.epochs, "epochs")
+        report(row + 1)
     if not bool(torch.isfinite(logits_ENC).all()):
         raise NonFiniteLoss("soft labels became NaN or infinite", "take another teacher, or lower squeeze.lr")
     return logits_ENC

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -38,8 +40,14 @@ def _accuracies(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def write_report(ctx: Context, dataset: Dataset, outcome: Outcome) -> None:
-    """Accuracies in percent, seconds of each stage, mean W2² over classes."""
+def write_report(
+    ctx: Context,
+    dataset: Dataset,
+    outcome: Outcome,
+    students: Sequence[dict[str, Any]] = (),
+    committee: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Accuracies in percent, seconds of each stage, mean W2² over classes; one row a student and further teacher."""
     earlier: dict[str, float] = {}
     if ctx.run.report_file.is_file():
         earlier = json.loads(ctx.run.report_file.read_bytes()).get("stages", {})
@@ -53,12 +61,15 @@ def write_report(ctx: Context, dataset: Dataset, outcome: Outcome) -> None:
         "w2": sum(outcome.w2sq_C) / len(outcome.w2sq_C) if outcome.w2sq_C else None,
         "w2_per_class": outcome.w2sq_C,
         "quality": outcome.quality,
+        "students": list(students),
+        "committee": list(committee),
         "images": str(ctx.run.images) if outcome.images else None,
         "image_count": outcome.images,
         "classes": len(dataset.class_names),
         "ipc": ctx.config.ipc,
         "seed": ctx.config.seed,
         "teacher_sha256": outcome.teacher_sha256,
+        "pseudo_labels": asdict(dataset.pseudo) if dataset.pseudo else None,
         "versions": versions(),
     }
     write_whole(ctx.run.report_file, json.dumps(facts, indent=1).encode())

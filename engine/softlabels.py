@@ -15,7 +15,9 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
+from engine.data import Dataset, ImageSource, normalise
 from engine.errors import RunFailure
+from engine.mixing import Decoded, Pictures
 from engine.rundir import RunDir
 
 BLOCK_BYTES = 64 << 20
@@ -24,11 +26,38 @@ BLOCK_EPOCHS = 20
 
 @dataclass(frozen=True)
 class SyntheticSet:
-    """uint8 images (N, 3, H, W) on the CPU, classes (N,) int64, barycenter weights (N,) float32; class-major."""
+    """uint8 images (N, 3, H, W) on the CPU, classes (N,) int64, weights (N,) float32; class-major.
+
+    With ``weighted`` the weights count in the student's loss, as they do where barycenters were given optimised ones.
+    With ``real`` the set is not synthetic: its images are that source's, decoded when they are needed.
+    """
 
     images_NCHW: torch.Tensor
     labels_N: torch.Tensor
     weights_N: torch.Tensor
+    weighted: bool = False
+    real: ImageSource | None = None
+
+
+def pictures_of(
+    synthetic: SyntheticSet, device: torch.device, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Pictures:
+    """The images in normalised space, indexed by position: all on the device, or decoded batch by batch."""
+    if synthetic.real is not None:
+        return Decoded(synthetic.real, synthetic.images_NCHW.shape[-1], device, mean, std)
+    return normalise(synthetic.images_NCHW.to(device), mean, std)
+
+
+def real_set(dataset: Dataset) -> SyntheticSet:
+    """All training images of a data set, with their labels, as what a student can be trained on."""
+    none_NCHW = torch.empty(0, 3, dataset.resolution, dataset.resolution, dtype=torch.uint8)
+    labels_N = dataset.train.labels_N
+    return SyntheticSet(none_NCHW, labels_N, torch.ones(len(labels_N)), real=dataset.train)
+
+
+def images_sha256(synthetic: SyntheticSet) -> str:
+    """What the images of a synthetic set are known by."""
+    return hashlib.sha256(synthetic.images_NCHW.numpy().tobytes()).hexdigest()
 
 
 def blocks(epochs: int, images: int, classes: int) -> list[range]:

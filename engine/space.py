@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from torch import nn
 
-from engine.config import STAGES, RunConfig
+from engine.config import RunConfig
 from engine.errors import RunDirError
 from engine.models.instrument import bn_layers
 from engine.rundir import RunDir
@@ -29,7 +29,7 @@ def needed_bytes(config: RunConfig, classes: int, train_images: int, features: i
 
     Checkpoints of a stage that go when it ends are counted as if they stayed.
     """
-    wanted = set(STAGES[: STAGES.index(config.run.until) + 1])
+    wanted = set(config.stages)
     parameters = 4 * sum(tensor.numel() for tensor in network.state_dict().values())
     images = classes * config.ipc
     pixels = 3 * config.data.resolution * config.data.resolution

@@ -6,7 +6,9 @@ A finished chunk is kept, so a resumed run goes on with the next. With ``recover
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from engine.checkpoints import DAMAGE, pack, read
 from engine.context import Context
 from engine.data import Dataset
 from engine.data.given import load_given
+from engine.distributed.chunks import own_chunks, take_others
 from engine.losses import Targets
 from engine.models.instrument import Probe
 from engine.pictures import contact_sheet, image_path, png_bytes, to_pillow
@@ -35,18 +38,30 @@ class Points:
     w2sq_C: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Judge:
+    """A further teacher of a committee: its network, its statistics and barycenters of the real images."""
+
+    network: nn.Module
+    found: Statistics
+    points: Points | None
+
+
 def synthesise(
     ctx: Context,
     dataset: Dataset,
     network: nn.Module,
     chunks: list[Chunk],
-    found: Statistics,
+    found: Statistics | None,
     points: Points | None,
     work: str,
+    committee: Sequence[Judge] = (),
 ) -> tuple[SyntheticSet, dict[str, dict[str, float]]]:
     """The synthetic set, and its quality beside that of as many random real photographs.
 
+    Without statistics (``found``), which images that are taken as they are can do without, there is no quality.
     ``work`` identifies what determines the images: finished chunks and checkpoints of other work are not used.
+    ``committee`` are further teachers, by which images are optimised and not measured.
     Raises Stopped, NonFiniteLoss, OutOfMemory, DataError (given images), OSError (images cannot be written).
     """
     config = ctx.config
@@ -57,38 +72,49 @@ def synthesise(
         given_NCHW = load_given(config.recover.path, dataset.class_ids, config.ipc, size)
 
     def targets_of(chunk: Chunk) -> Targets:
-        return make_targets(
-            chunk,
-            config,
-            network,
-            found,
-            points.points_CKD if points else None,
-            points.weights_CK if points else None,
-            ctx.device,
-        )
+        if found is None:
+            raise ValueError("images that are optimised need statistics")
+        return _targets(ctx, chunk, Judge(network, found, points))
 
     def positions(chunk: Chunk) -> torch.Tensor:
         return chunk.labels_B * config.ipc + chunk.ordinals_B
 
+    def place(chunk: Chunk, images: torch.Tensor) -> None:
+        images_NCHW[positions(chunk)] = images
+
+    optimised = config.recover.objective not in ("given", "real")
+    mine = own_chunks(ctx, chunks, partial(_chunk_path, ctx), work) if optimised else chunks
     probe = Probe(network)
+    others = [Probe(judge.network) for judge in committee]
     try:
-        for chunk in chunks:
+        for turn, chunk in enumerate(mine):
             if given_NCHW is not None:
                 images = given_NCHW[positions(chunk)]
             elif config.recover.objective == "real":
                 index = real_indices(chunk, dataset.train.labels_N, config.seed)
                 images = dataset.train.batch(index).cpu()
             else:
-                images = _recovered(ctx, dataset, probe, chunk, len(chunks), targets_of(chunk), work)
-            images_NCHW[positions(chunk)] = images
-            _write_images(ctx, dataset, images, chunk.labels_B, chunk.ordinals_B)
+                ctx.turn = (turn, len(mine)) if ctx.group.count > 1 else None
+                theirs = zip(others, (_targets(ctx, chunk, judge) for judge in committee), strict=True)
+                images = _recovered(ctx, dataset, probe, chunk, len(chunks), targets_of(chunk), work, tuple(theirs))
+            place(chunk, images)
+            if optimised or ctx.group.leads:
+                _write_images(ctx, dataset, images, chunk.labels_B, chunk.ordinals_B)
             ctx.stop_if_asked("recover")
     finally:
-        probe.close()
+        for one in (probe, *others):
+            one.close()
+    if optimised:
+        take_others(ctx, chunks, mine, partial(_chunk_path, ctx), lambda path: _finished(ctx, path, work), place)
     labels_N = torch.arange(classes).repeat_interleave(config.ipc)
     weights_N = points.weights_CK.flatten().float() if points else torch.full((len(labels_N),), 1 / config.ipc)
+    synthetic = SyntheticSet(images_NCHW, labels_N, weights_N)
+    if not ctx.group.leads:
+        return synthetic, {}
     sheet = contact_sheet(images_NCHW, labels_N, dataset.class_names)
     write_whole(ctx.run.report / "contact_sheet.png", png_bytes(sheet))
+    if found is None:
+        return synthetic, {}
     own, real = against_real(
         ctx,
         network,
@@ -102,21 +128,45 @@ def synthesise(
         f"images: teacher top-1 {own.teacher_top1:.1f} %, feature {own.feature:.4g}, BN {own.bn:.4g}; "
         f"random real photographs: {real.teacher_top1:.1f} %, {real.feature:.4g}, {real.bn:.4g}"
     )
-    return SyntheticSet(images_NCHW, labels_N, weights_N), {"images": own.facts(), "random_real": real.facts()}
+    return synthetic, {"images": own.facts(), "random_real": real.facts()}
+
+
+def _targets(ctx: Context, chunk: Chunk, judge: Judge) -> Targets:
+    """What one teacher wants of a chunk."""
+    return make_targets(
+        chunk,
+        ctx.config,
+        judge.network,
+        judge.found,
+        judge.points.points_CKD if judge.points else None,
+        judge.points.weights_CK if judge.points else None,
+        ctx.device,
+    )
 
 
 def _recovered(
-    ctx: Context, dataset: Dataset, probe: Probe, chunk: Chunk, chunks: int, targets: Targets, work: str
+    ctx: Context,
+    dataset: Dataset,
+    probe: Probe,
+    chunk: Chunk,
+    chunks: int,
+    targets: Targets,
+    work: str,
+    others: tuple[tuple[Probe, Targets], ...],
 ) -> torch.Tensor:
     """The chunk's images, from its finished file or by optimisation."""
-    done = ctx.run.checkpoints / f"chunk-{chunk.index:06d}.ckpt"
+    done = _chunk_path(ctx, chunk)
     images = _finished(ctx, done, work)
     if images is None:
-        images = recover_chunk(ctx, dataset, probe, chunk, chunks, targets, work)
+        images = recover_chunk(ctx, dataset, probe, chunk, chunks, targets, work, others)
         write_whole(done, pack({"images": images}, {"chunk": chunk.index, "work": work}))
     for slot in ctx.run.checkpoints.glob(f"recover-{chunk.index:06d}.*"):
         slot.unlink()
     return images
+
+
+def _chunk_path(ctx: Context, chunk: Chunk) -> Path:
+    return ctx.run.checkpoints / f"chunk-{chunk.index:06d}.ckpt"
 
 
 def _finished(ctx: Context, path: Path, work: str) -> torch.Tensor | None:

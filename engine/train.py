@@ -10,20 +10,41 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine import events
 from engine.checkpoints import Slots, capture, restore
 from engine.config import TrainConfig
 from engine.context import Context
-from engine.data import ImageSource, normalise
+from engine.data import ImageSource
+from engine.data.source import ResidentSource
+from engine.distributed.group import Group
 from engine.errors import NonFiniteLoss, Stopped
 from engine.evaluate import evaluate
 from engine.memory import fits, training_failure
-from engine.mixing import EpochPlan
+from engine.mixing import Decoded, EpochPlan, draw_plan
+from engine.randaugment import RandAugmented
+from engine.randomness import derive_seed
 from engine.relabel import teacher_logits
-from engine.softlabels import SyntheticSet
+from engine.softlabels import SyntheticSet, pictures_of
+from engine.student_loss import hard_loss, soft_loss
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of several students one is, and what its figures are filed under; ``name`` is empty for the only one."""
+
+    index: int = 0
+    count: int = 1
+    name: str = ""
+
+    @property
+    def stage(self) -> str:
+        """Of the metrics: the first student's are those of the run, the others' stand beside them."""
+        return "cross" if self.index else "train"
+
+
+ALONE = Place()
 
 
 @dataclass(frozen=True)
@@ -36,33 +57,29 @@ class StudentResult:
     best_epoch: int
 
 
-def kd_loss(
-    student_NC: torch.Tensor,
-    teacher_NC: torch.Tensor,
-    temperature: float,
-    weights_N: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """KL(softmax(teacher / T) ‖ softmax(student / T)), mean over images, no T² factor (as FKD has it).
-
-    Each image counts by its weight over the batch's mean weight.
-    """
-    divergence_N = functional.kl_div(
-        functional.log_softmax(student_NC / temperature, dim=1),
-        functional.log_softmax(teacher_NC / temperature, dim=1),
-        reduction="none",
-        log_target=True,
-    ).sum(1)
-    if weights_N is not None:
-        divergence_N = divergence_N * (weights_N / weights_N.mean())
-    return divergence_N.mean()
-
-
 def learning_rate(config: TrainConfig, epoch: int) -> float:
-    """Rate of an epoch: cosine to 0, a cosine that falls half as far along its arc, or constant."""
+    """Rate of an epoch: linear warm-up, then to 0 along a cosine or a line, along the first half of a cosine's arc,
+    or constant.
+    """
+    warmup = config.warmup_epochs
+    if epoch < warmup:
+        return config.lr * (epoch + 1) / warmup
     if config.schedule == "constant":
         return config.lr
-    arc = math.pi * epoch / config.epochs
+    done, epochs = epoch - warmup, max(1, config.epochs - warmup)
+    if config.schedule == "linear":
+        return config.lr * (1 - done / epochs)
+    arc = math.pi * done / epochs
     return config.lr * 0.5 * (1 + math.cos(arc if config.schedule == "cosine" else arc / 2))
+
+
+def make_optimiser(config: TrainConfig, student: nn.Module) -> torch.optim.Optimizer:
+    """What ``train.optimizer`` names, over all of a student's parameters."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            student.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    return torch.optim.AdamW(student.parameters(), lr=config.lr, weight_decay=config.weight_decay)
 
 
 def batch_rows(count: int, batch_size: int) -> list[slice]:
@@ -83,25 +100,38 @@ def train_student(
     std: tuple[float, ...],
     stored: Callable[[int], torch.Tensor] | None,
     work: str,
+    plans: Callable[[int], EpochPlan] | None = None,
+    judge: Callable[[nn.Module], tuple[float, float]] | None = None,
+    place: Place = ALONE,
 ) -> StudentResult:
     """Train in place. Soft labels come from ``stored(epoch)`` or, online, from ``teacher``; with
     ``train.labels = "hard"`` the classes are used. With ``train.ema`` the exponential mean of the weights over the
-    steps is what is evaluated, and what the student is in the end.
+    steps is what is evaluated, and what the student is in the end. ``plans(epoch)`` gives views and mixing that are
+    not drawn here (somebody else's labels); ``judge`` evaluates where classes alone do not (clusters); ``place`` says
+    which of several students this is. With ``run.student_on = "all"`` every rank of a group takes its part of each
+    batch; the result is the first one's.
 
     Goes on from the last checkpoint of this ``work``: an epoch, and the step within it. Raises Stopped,
     NonFiniteLoss, OutOfMemory.
     """
     config = ctx.config.train
     device = ctx.device
-    source_NCHW = normalise(synthetic.images_NCHW.to(device), mean, std)
+    augmented = _augmented(ctx, synthetic)
+    source_NCHW = (
+        pictures_of(synthetic, device, mean, std)
+        if augmented is None
+        else Decoded(augmented, synthetic.images_NCHW.shape[-1], device, mean, std)
+    )
     count, size = len(source_NCHW), source_NCHW.shape[-1]
     labels_N = synthetic.labels_N.to(device)
-    weighted = ctx.config.barycenter.weights == "optimized"
+    weighted = synthetic.weighted or ctx.config.barycenter.weights == "optimized"
     weights_N = synthetic.weights_N.to(device) if weighted else None
     cuda = device.type == "cuda"
     if cuda:
         student.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(student.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimiser = make_optimiser(config, student)
+    team = ctx.group if ctx.config.run.student_on == "all" else Group()
+    trained = team.parallel(student, ctx.config.run.sync_bn)
     averaged = None
     if config.ema:
         averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
@@ -109,26 +139,31 @@ def train_student(
     steps = batch_rows(count, config.batch_size)
     first, step, best_top1, best_epoch, top1, top5 = 0, 0, 0.0, 0, 0.0, 0.0
     loss_sum = torch.zeros((), device=device)
-    slots = Slots(ctx.run.checkpoints, "train", work)
+    slots = Slots(ctx.run.checkpoints, f"train-{place.index}" if place.index else "train", work)
 
     def where(state: dict[str, Any]) -> str:
         part = f" and {state['step']} of {len(steps)} steps" if state["step"] else ""
-        return f"train, {state['epoch']} of {config.epochs} epochs{part}"
+        of = f" of {place.name}" if place.name else ""
+        return f"train{of}, {state['epoch']} of {config.epochs} epochs{part}"
 
     def save(epoch: int, step: int) -> None:
         state = {
             "epoch": epoch, "step": step, "top1": top1, "top5": top5, "best_top1": best_top1, "best_epoch": best_epoch,
         }  # fmt: skip
-        tensors = capture(student, optimiser) | _averaged_state(averaged) | {"loss_sum": loss_sum}
-        ctx.save(slots, where(state), tensors, **state)
+        total = team.sum(loss_sum)
+        if team.leads:
+            tensors = capture(student, optimiser) | _averaged_state(averaged) | {"loss_sum": total}
+            ctx.save(slots, where(state), tensors, **state)
 
-    def train_step(plan: EpochPlan, logits_NC: torch.Tensor | None, rows: slice) -> None:
+    def train_step(plan: EpochPlan, logits_NC: torch.Tensor | None, batch: slice) -> None:
+        own, share = team.part(batch.stop - batch.start)
+        rows = slice(batch.start + own.start, batch.start + own.stop)
         order = plan.order_N[rows].to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
-            output = student(plan.images(source_NCHW, rows)).float()
+            output = trained(plan.images(source_NCHW, rows)).float()
+        classes = labels_N[order], labels_N[plan.partner_N[rows].to(device)], plan.lam_N[rows].to(device)
         if config.labels == "hard":
-            partner = plan.partner_N[rows].to(device)
-            loss = _hard_loss(output, labels_N[order], labels_N[partner], plan.lam_N[rows].to(device))
+            loss = hard_loss(output, *classes)
         else:
             if logits_NC is not None:
                 target = logits_NC[rows].float()
@@ -136,48 +171,60 @@ def train_student(
                 target = teacher_logits(teacher, plan, source_NCHW, rows, precise=not cuda)
             else:
                 raise ValueError("soft labels need stored logits or a teacher")
-            loss = kd_loss(output, target, config.temperature, None if weights_N is None else weights_N[order])
+            weights = None if weights_N is None else weights_N[order]
+            loss = soft_loss(config.loss, output, target, config.temperature, weights)
+            if config.loss == "mse-gt":
+                loss = loss + config.gt_weight * hard_loss(output, *classes, weights)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss * share).backward()
         optimiser.step()
         if averaged is not None:
             averaged.update_parameters(student)
-        loss_sum.add_(loss.detach() * len(order))
+        loss_sum.add_(loss.detach() * (share * (batch.stop - batch.start) / team.count))
 
     saved = ctx.load(slots, where)
     if saved is not None:
         restore(student, optimiser, saved.tensors)
         if averaged is not None:
             averaged.load_state_dict(_without_prefix(saved.tensors, "averaged/"))
-        loss_sum.copy_(saved.tensors["loss_sum"])
+        if team.leads:  # the sum over ranks goes on in one of them
+            loss_sum.copy_(saved.tensors["loss_sum"])
         first, step, best_top1, best_epoch = (saved.state[key] for key in ("epoch", "step", "best_top1", "best_epoch"))
         top1, top5 = saved.state["top1"], saved.state["top5"]
     for epoch in range(first, config.epochs):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(config, epoch)
-        plan = EpochPlan(count, size, ctx.config.relabel, ctx.config.seed, epoch)
+        plan = plans(epoch) if plans else draw_plan(count, size, ctx.config.relabel, ctx.config.student_seed, epoch)
         logits_NC = stored(epoch).to(device) if stored and config.labels == "soft" else None
+        if augmented is not None:
+            augmented.epoch = epoch
         student.train()
+        trained.train()
         for rows in steps[step:]:
-            if not fits(partial(train_step, plan, logits_NC, rows)):
-                raise training_failure("train.batch_size", student, rows.stop - rows.start, size, device)
+            seed_step(ctx, "student", epoch, step)
+            with team.collective():
+                if not fits(partial(train_step, plan, logits_NC, rows)):
+                    raise training_failure("train.batch_size", student, rows.stop - rows.start, size, device)
             step += 1
-            stop = ctx.interrupted()
-            if stop or ctx.checkpoint_due():
+            stop, due = team.any(ctx.interrupted(), team.leads and ctx.checkpoint_due())
+            if stop or due:
                 save(epoch, step)
             if stop:
                 raise Stopped("stopped in train")
-        mean_loss = float(loss_sum) / count  # CPU–GPU synchronisation, once an epoch
+        mean_loss = float(team.sum(loss_sum)) / count  # CPU–GPU synchronisation, once an epoch
         if not math.isfinite(mean_loss):
             raise NonFiniteLoss(f"the student's loss became {mean_loss} in epoch {epoch + 1}", "lower train.lr")
         evaluated = (epoch + 1) % config.eval_every == 0 or epoch + 1 == config.epochs
-        if evaluated:
-            top1, top5 = evaluate(ctx, "train", judged, val, mean, std)
+        if evaluated and team.leads:
+            top1, top5 = judge(judged) if judge else evaluate(ctx, "train", judged, val, mean, std)
             if top1 > best_top1:
                 best_top1, best_epoch = top1, epoch + 1
-        ctx.emit(
+        team.meet("train")  # not in an exchange, where a request to stop would not be heard
+        emit = ctx.emit if team.leads else _nothing
+        emit(
             events.Metrics(
-                stage="train",
+                stage=place.stage,
+                student=place.name,
                 epoch=epoch + 1,
                 epochs=config.epochs,
                 loss=events.numbers([mean_loss])[0],
@@ -186,15 +233,38 @@ def train_student(
                 lr=optimiser.param_groups[0]["lr"],
             )
         )
-        ctx.progress("train", epoch + 1, config.epochs, "epochs")
+        done = place.index * config.epochs + epoch + 1
+        ctx.progress("train", done, place.count * config.epochs, "epochs", place.name)
         step = 0
         loss_sum.zero_()
         if epoch + 1 == config.epochs:
             save(epoch + 1, 0)
     if averaged is not None:
         student.load_state_dict(judged.state_dict())
+    team.copy_of_first(student)
     student.eval()
     return StudentResult(top1, top5, best_top1, best_epoch)
+
+
+def _nothing(_event: events.Event) -> None:
+    """The figures of an epoch are told by one rank for all."""
+
+
+def seed_step(ctx: Context, *keys: str | int) -> None:
+    """Set the global generators, from which dropout and stochastic depth draw, for one step of training.
+
+    So a step is the same whether the steps before it were done by this process or by one that was broken off.
+    """
+    torch.manual_seed(derive_seed(ctx.config.student_seed, "dropout", *keys, ctx.group.number))
+
+
+def _augmented(ctx: Context, synthetic: SyntheticSet) -> RandAugmented | None:
+    """The images under RandAugment where that is asked for."""
+    config = ctx.config.train
+    if config.augment == "none":
+        return None
+    source = synthetic.real or ResidentSource(synthetic.images_NCHW, synthetic.labels_N, ctx.device)
+    return RandAugmented(source, config.randaugment_ops, config.randaugment_magnitude, ctx.config.student_seed)
 
 
 def _averaged_state(averaged: AveragedModel | None) -> dict[str, torch.Tensor]:
@@ -203,12 +273,3 @@ def _averaged_state(averaged: AveragedModel | None) -> dict[str, torch.Tensor]:
 
 def _without_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _hard_loss(
-    output_BC: torch.Tensor, labels_B: torch.Tensor, partner_labels_B: torch.Tensor, lam_B: torch.Tensor
-) -> torch.Tensor:
-    """Cross-entropy with the two mixed images' classes in proportion to their shares."""
-    own = functional.cross_entropy(output_BC, labels_B, reduction="none")
-    partner = functional.cross_entropy(output_BC, partner_labels_B, reduction="none")
-    return (lam_B * own + (1 - lam_B) * partner).mean()

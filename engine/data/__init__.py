@@ -6,6 +6,7 @@ Kinds: ``digits`` (built in), ``imagefolder``, ``cifar10``/``cifar100``, ``parqu
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +17,13 @@ import torch
 from engine.config import DataConfig
 from engine.data import cifar, digits, imagefolder, parquet
 from engine.data.listing import Listing, Split
+from engine.data.pseudo import PseudoFacts, apply_pseudo_labels
 from engine.data.reading import decode_all, stream
 from engine.data.source import ImageSource, ResidentSource
 from engine.errors import DataError, OutOfMemory
 from engine.randomness import permutation
 
-__all__ = ["Dataset", "ImageSource", "load_dataset", "normalise"]
+__all__ = ["Dataset", "ImageSource", "load_dataset", "normalisation", "normalise", "require_every_class"]
 
 #: Share of the free memory that decoded images may take before they are streamed.
 RESIDENT_SHARE = 0.4
@@ -35,7 +37,11 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set ready for use. ``class_ids`` are folder names or wnids, ``class_names`` what people read."""
+    """A data set ready for use. ``class_ids`` are folder names or wnids, ``class_names`` what people read.
+
+    With pseudo-labels, ``outputs`` is how many labels the training images can have, and ``unmatched`` says that these
+    are clusters of which no class is known.
+    """
 
     name: str
     class_names: tuple[str, ...]
@@ -48,6 +54,9 @@ class Dataset:
     std: tuple[float, float, float]
     skipped: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    pseudo: PseudoFacts | None = None
+    outputs: int = 0
+    unmatched: bool = False
 
 
 def normalise(images_NCHW: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
@@ -72,6 +81,10 @@ def load_dataset(
     """
     listing = _list(config)
     train, val = _splits(listing, config, seed)
+    relabelled = apply_pseudo_labels(train, val, config, listing.class_ids) if config.pseudo_labels else None
+    if relabelled is not None:
+        train = relabelled.train
+    train = _most(train, config, seed)
     resident = _fits(config, len(train.items) + len(val.items), device)
     skipped: list[str] = []
     total = len(train.items) + len(val.items)
@@ -96,8 +109,9 @@ def load_dataset(
         if not resident:
             sources.append(stream(split, config, device, warn))
         done += len(split.items)
-    _require_every_class(sources[0].labels_N, listing, "after unreadable images were left out")
-    mean, std = STATISTICS.get(config.dataset, IMAGENET)
+    if relabelled is None:
+        _require_every_class(sources[0].labels_N, listing, "after unreadable images were left out")
+    mean, std = normalisation(config.dataset)
     return Dataset(
         name=listing.name,
         class_names=listing.class_names,
@@ -110,7 +124,26 @@ def load_dataset(
         std=std,
         skipped=tuple(skipped),
         warnings=listing.warnings,
+        pseudo=relabelled.facts if relabelled else None,
+        outputs=relabelled.outputs if relabelled else len(listing.class_ids),
+        unmatched=relabelled is not None and relabelled.unmatched,
     )
+
+
+def normalisation(kind: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of the channels that images of a kind of data set are normalised by."""
+    return STATISTICS.get(kind, IMAGENET)
+
+
+def require_every_class(dataset: Dataset) -> None:
+    """Raises DataError where pseudo-labels leave a class without an image, which distillation cannot do without."""
+    counts = torch.bincount(dataset.train.labels_N, minlength=len(dataset.class_ids))
+    empty = [dataset.class_ids[label] for label in (counts == 0).nonzero().flatten().tolist()]
+    if empty:
+        raise DataError(
+            f"data.pseudo_labels: no image is labelled as class '{empty[0]}' ({len(empty)} such classes)",
+            "distillation needs images of every class; set train.images = 'real' to train on them as they are",
+        )
 
 
 def _report(progress: Callable[[int, int], None], before: int, total: int, count: int) -> None:
@@ -121,16 +154,17 @@ def _list(config: DataConfig) -> Listing:
     if config.dataset == "digits":
         return digits.listing()
     if config.dataset == "imagefolder":
-        return imagefolder.listing(config.path)
+        return imagefolder.listing(config.path, bool(config.pseudo_labels))
     if config.dataset == "parquet":
         return parquet.listing(config.path)
     return cifar.listing(config.path, config.dataset)
 
 
 def _splits(listing: Listing, config: DataConfig, seed: int) -> tuple[Split, Split]:
-    """The set's own split, or a stratified one by seed; then at most ``max_per_class`` training images."""
-    _require_every_class(listing.train.labels_N, listing, "in the training images")
+    """The set's own split, or a stratified one by seed."""
     train, val = listing.train, listing.val
+    if not config.pseudo_labels:
+        _require_every_class(train.labels_N, listing, "in the training images")
     if val is None:
         held: list[int] = []
         for label in range(len(listing.class_ids)):
@@ -140,13 +174,18 @@ def _splits(listing: Listing, config: DataConfig, seed: int) -> tuple[Split, Spl
         kept = sorted(set(range(len(train.items))) - set(held))
         train, val = train.take(kept), train.take(sorted(held))
         _require_every_class(train.labels_N, listing, "after the validation images were held out")
-    if config.max_per_class:
-        chosen: list[int] = []
-        for label in range(len(listing.class_ids)):
-            members = (train.labels_N == label).nonzero().flatten()
-            chosen += members[permutation(len(members), seed, "max-per-class", label)][: config.max_per_class].tolist()
-        train = train.take(sorted(chosen))
     return train, val
+
+
+def _most(train: Split, config: DataConfig, seed: int) -> Split:
+    """At most ``max_per_class`` training images of each class."""
+    if not config.max_per_class:
+        return train
+    chosen: list[int] = []
+    for label in range(int(train.labels_N.max()) + 1):
+        members = (train.labels_N == label).nonzero().flatten()
+        chosen += members[permutation(len(members), seed, "max-per-class", label)][: config.max_per_class].tolist()
+    return train.take(sorted(chosen))
 
 
 def _require_every_class(labels_N: torch.Tensor, listing: Listing, where: str) -> None:
@@ -163,7 +202,8 @@ def _require_every_class(labels_N: torch.Tensor, listing: Listing, where: str) -
 def _fits(config: DataConfig, images: int, device: torch.device) -> bool:
     if config.storage != "auto":
         return config.storage == "device"
-    free = psutil.virtual_memory().available
+    # Each rank of a host holds its own.
+    free = psutil.virtual_memory().available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if device.type == "cuda":
         free = min(free, torch.cuda.mem_get_info(device)[0])
     return images * 3 * config.resolution**2 < RESIDENT_SHARE * free

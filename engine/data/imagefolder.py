@@ -12,17 +12,28 @@ from engine.data.listing import Listing, Split
 from engine.errors import DataError
 
 
-def listing(path: str) -> Listing:
-    """List a tree. Raises DataError for a missing path, no classes, or splits whose classes differ."""
+def listing(path: str, labelled_elsewhere: bool = False) -> Listing:
+    """List a tree. Raises DataError for a missing path, no classes, or splits whose classes differ.
+
+    Training images whose labels are ``labelled_elsewhere`` need no class folders: where ``train/`` has others than
+    ``val/``, all images below it are taken, of unknown class.
+    """
     root = Path(path)
     train_folder, val_folder = split_folders(root)
+    if labelled_elsewhere and val_folder is not None:
+        validated = tuple(folder.name for folder in class_folders(val_folder))
+        if validated and {folder.name for folder in class_folders(train_folder)} != set(validated):
+            outside: list[str] = []
+            held = _split(root, val_folder, validated, outside)
+            train = _unknown(root, train_folder)
+            return Listing(root.name, validated, class_names(root, validated), train, held, _led_out(root, outside))
     class_ids = tuple(folder.name for folder in class_folders(train_folder))
     if not class_ids:
         raise DataError(
             f"data.path = '{path}': {train_folder} has no class folders",
             "an ImageFolder tree is train/<class>/<image> and val/<class>/<image>",
         )
-    outside: list[str] = []
+    outside = []
     train = _split(root, train_folder, class_ids, outside)
     val = None
     if val_folder is not None:
@@ -34,9 +45,23 @@ def listing(path: str) -> Listing:
                 "give both splits the same class folders",
             )
         val = _split(root, val_folder, class_ids, outside)
-    warnings = (f"{len(outside)} links lead out of {root}, the first: {outside[0]}",) if outside else ()
     names = class_names(root, class_ids)
-    return Listing(root.name, class_ids, names, train, val, warnings)
+    return Listing(root.name, class_ids, names, train, val, _led_out(root, outside))
+
+
+def _led_out(root: Path, outside: list[str]) -> tuple[str, ...]:
+    return (f"{len(outside)} links lead out of {root}, the first: {outside[0]}",) if outside else ()
+
+
+def _unknown(root: Path, folder: Path) -> Split:
+    """All images below a folder, in the order of their paths, without labels. Links to folders are not followed."""
+    places = sorted([folder, *(Path(at, name) for at, names, _ in os.walk(folder) for name in names)])
+    entries = [entry for place in places for entry, _ in _image_files(place)]
+    if not entries:
+        raise DataError(f"{folder} holds no image", f"put images ({', '.join(sorted(IMAGE_SUFFIXES))}) there")
+    items = [Path(entry.path) for entry in entries]
+    names = [str(item.relative_to(root)) for item in items]
+    return Split(items, names, [_mark(entry) for entry in entries], torch.full((len(items),), -1))
 
 
 def _split(root: Path, folder: Path, class_ids: tuple[str, ...], outside: list[str]) -> Split:

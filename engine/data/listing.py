@@ -14,12 +14,14 @@ from engine.data.decode import decode
 @dataclass(frozen=True)
 class Split:
     """Images of one split. ``items`` are files, encoded bytes or raw uint8 tensors (3, H, W); ``marks`` identify
-    their content (size and time of a file, hash of bytes)."""
+    their content (size and time of a file, hash of bytes); ``paths``, where there are any, say what file the bytes
+    came from. A label of -1 is not known."""
 
     items: Sequence[Path | bytes | torch.Tensor]
     names: Sequence[str]
     marks: Sequence[str]
     labels_N: torch.Tensor
+    paths: Sequence[str] = ()
 
     def take(self, indices: Sequence[int]) -> Split:
         """The images at the given positions, in that order."""
@@ -28,6 +30,7 @@ class Split:
             [self.names[index] for index in indices],
             [self.marks[index] for index in indices],
             self.labels_N[torch.as_tensor(indices, dtype=torch.int64)],
+            [self.paths[index] for index in indices] if self.paths else (),
         )
 
     def decode(self, index: int, resolution: int) -> torch.Tensor:

@@ -52,6 +52,7 @@ def _split(root: Path, shards: list[Path]) -> Split:
     names: list[str] = []
     marks: list[str] = []
     labels: list[int] = []
+    paths: list[str] = []
     for shard in shards:
         try:
             table = pyarrow.parquet.read_table(shard)
@@ -63,6 +64,7 @@ def _split(root: Path, shards: list[Path]) -> Split:
                 f"{shard} has columns {', '.join(table.column_names)}",
                 f"needed: image, and one of {', '.join(LABEL_COLUMNS)}",
             )
+        own = table["path"].to_pylist() if "path" in table.column_names else [None] * len(table)
         for row, (image, label) in enumerate(
             zip(table["image"].to_pylist(), table[label_column].to_pylist(), strict=True)
         ):
@@ -72,5 +74,7 @@ def _split(root: Path, shards: list[Path]) -> Split:
             items.append(content)
             labels.append(label)
             names.append(f"{shard.relative_to(root)}#{row}")
+            named = own[row] or (image.get("path") if isinstance(image, dict) else None)
+            paths.append(named if isinstance(named, str) else names[-1])
             marks.append(hashlib.blake2b(content, digest_size=8).hexdigest())
-    return Split(items, names, marks, torch.tensor(labels, dtype=torch.int64))
+    return Split(items, names, marks, torch.tensor(labels, dtype=torch.int64), paths)

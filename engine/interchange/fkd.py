@@ -21,7 +21,7 @@ from engine.augment import Views
 from engine.errors import DataError
 from engine.givenset import fkd_epochs
 from engine.mixing import EpochPlan, fkd_order
-from engine.models.checkpoint import first_line, numpy_scalars
+from engine.models.checkpoint import first_line, is_torch_file, numpy_scalars
 from engine.softlabels import SyntheticSet
 
 #: How far a crop may lie from whole pixels: float32 coordinates of a few hundred pixels are nearer.
@@ -45,6 +45,8 @@ class Batch:
 def read_batch(path: Path) -> Batch:
     """Read one file without running anything of it. Raises DataError that names it."""
     try:
+        if not is_torch_file(path):
+            raise ValueError("it is no file of PyTorch")
         with torch.serialization.safe_globals(numpy_scalars()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             content: Any = torch.load(path, map_location="cpu", weights_only=True)

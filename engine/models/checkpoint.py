@@ -11,6 +11,7 @@ import json
 import pickle
 import warnings
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -26,18 +27,26 @@ from engine.models.instrument import classifier_layer
 PREFIXES = ("module.", "_orig_mod.")
 
 
-def _allowed() -> list[object]:
-    """Exactly the types that the authors' files hold beside tensors: Namespace and NumPy scalars."""
+def numpy_scalars() -> list[Any]:
+    """For ``safe_globals``: exactly what NumPy scalars need, under NumPy's old and new module names."""
     import numpy._core.multiarray as multiarray
 
     dtypes = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "b1")]
     return [
-        argparse.Namespace,
         np.dtype,
         (multiarray.scalar, "numpy.core.multiarray.scalar"),
         (multiarray.scalar, "numpy._core.multiarray.scalar"),
         *dtypes,
     ]
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether a file begins as PyTorch's do, a ZIP archive or a pickle. Raises OSError.
+
+    PyTorch tries others as tar archives of its first versions, for which it makes a folder.
+    """
+    with path.open("rb") as file:
+        return file.read(2)[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def load_state(path: Path) -> dict[str, torch.Tensor]:
@@ -48,7 +57,9 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             content: object = safetensors.torch.load_file(path)
         else:
-            with torch.serialization.safe_globals(_allowed()), warnings.catch_warnings():  # type: ignore[arg-type]
+            if not is_torch_file(path):
+                raise ValueError("it is no file of PyTorch")
+            with torch.serialization.safe_globals([argparse.Namespace, *numpy_scalars()]), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -57,19 +68,20 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"checkpoint {path} is a folder", "name the file in it") from None
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"checkpoint {path} is refused: it holds more than tensors and plain values ({_first_line(error)})",
+            f"checkpoint {path} is refused: it holds more than tensors and plain values ({first_line(error)})",
             "nothing of it was executed; save the state_dict alone",
         ) from None
     except CheckpointError:
         raise
     except Exception as error:  # reading damaged bytes may raise anything
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint: {_first_line(error)}", "copy or download it again"
+            f"{path} cannot be read as a checkpoint: {first_line(error)}", "copy or download it again"
         ) from None
     return _state_dict(content, path)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error of a library says, in short."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
@@ -158,7 +170,7 @@ def _torchvision_state(teacher: config.TeacherConfig) -> dict[str, torch.Tensor]
         return dict(weights.get_state_dict(progress=False, check_hash=True))
     except (URLError, OSError, RuntimeError) as error:
         raise CheckpointError(
-            f"torchvision weights {weights} cannot be downloaded: {_first_line(error)}",
+            f"torchvision weights {weights} cannot be downloaded: {first_line(error)}",
             "download them elsewhere and use teacher.source = 'checkpoint'",
         ) from None
 

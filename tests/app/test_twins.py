@@ -162,11 +162,12 @@ def test_export_parquet(tmp_path: Path) -> None:
     run = make_run("one")
     answer("export", "one", "--to", str(tmp_path / "set"), "--format", "parquet")
     table = pyarrow.parquet.read_table(tmp_path / "set" / "train-00000-of-00001.parquet")
-    assert table.column_names == ["image", "label", "class_id", "class_name", "path"]
+    assert table.column_names == ["image", "label", "class_id", "class_folder", "class_name", "path"]
     rows = table.to_pylist()
     assert [row["label"] for row in rows] == [0, 0, 0, 1, 1, 1]
-    assert [(row["class_id"], row["class_name"]) for row in (rows[0], rows[-1])] == list(zip(IDS, NAMES, strict=True))
-    assert rows[4]["image"] == (run.images / rows[4]["path"]).read_bytes()
+    assert [row["class_id"] for row in rows] == [0, 0, 0, 1, 1, 1]
+    assert [(row["class_folder"], row["class_name"]) for row in (rows[0], rows[-1])] == [*zip(IDS, NAMES, strict=True)]
+    assert rows[4]["image"]["bytes"] == (run.images / rows[4]["path"]).read_bytes()
 
 
 def test_exported_parquet_is_a_data_set_of_ours(tmp_path: Path) -> None:
@@ -183,7 +184,8 @@ def test_export_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     make_run("one")
     monkeypatch.setattr(exporting, "SHARD_BYTES", 4 * 3 * SIDE * SIDE)
     found = answer("export", "one", "--to", str(tmp_path / "set"), "--format", "safetensors")
-    assert found["files"] == ["images-00000-of-00002.safetensors", "images-00001-of-00002.safetensors", "dataset.json"]
+    assert found["files"][:2] == ["images-00000-of-00002.safetensors", "images-00001-of-00002.safetensors"]
+    assert found["files"][2:] == ["dataset.json", "README.md"]
     shards = [load_file(tmp_path / "set" / name) for name in found["files"][:2]]
     images_NCHW = np.concatenate([shard["images_NCHW"] for shard in shards])
     labels_N = np.concatenate([shard["labels_N"] for shard in shards])
@@ -199,7 +201,11 @@ def test_export_never_overwrites_by_accident(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="add --force"):
         exporting.export(run, target, "parquet")
     assert exporting.export(run, target, "parquet", force=True).files[0] == "train-00000-of-00001.parquet"
-    assert sorted(path.name for path in target.iterdir()) == ["dataset.json", "train-00000-of-00001.parquet"]
+    assert sorted(path.name for path in target.iterdir()) == [
+        "README.md",
+        "dataset.json",
+        "train-00000-of-00001.parquet",
+    ]
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("years of work")

@@ -7,6 +7,7 @@ two outcomes: it works, or one of our errors names what is wrong.
 from __future__ import annotations
 
 import argparse
+import csv
 import io
 import json
 import os
@@ -33,6 +34,7 @@ from engine.data import load_dataset
 from engine.data.given import load_given
 from engine.data.prepare import prepare
 from engine.errors import EngineError
+from engine.interchange.fkd import FkdLabels
 from engine.models.checkpoint import load_into, load_state
 from engine.softlabels import block_bytes, block_is_whole, read_soft_labels
 from wmdd_tui.keymap import load_keymap
@@ -430,6 +432,74 @@ def given_sets(data: Any, box: Path) -> None:
     refused(lambda: load_given(str(root), class_ids, data.draw(st.integers(1, 2)), 8))
 
 
+def pseudo_labels(data: Any, box: Path) -> None:
+    """Pseudo-label CSVs: damaged, with other columns, paths that lead elsewhere, labels that are no numbers."""
+    tree = box / "tree"
+    for split in ("train", "val"):
+        for name in "01":
+            (tree / split / name).mkdir(parents=True)
+            (tree / split / name / "a.png").write_bytes(GOOD_IMAGES[0])
+    columns = ["image_path", data.draw(st.sampled_from(["pseudo_label_class_index", "cluster_id", "x"]))]
+    columns += data.draw(st.lists(st.sampled_from(["true_label_index", "confidence", "image_index"]), unique=True))
+    paths = st.one_of(st.sampled_from(["train/0/a.png", "1/a.png", "val/0/a.png", "a.png", "./train/1/a.png"]), texts)
+    labels = st.one_of(st.sampled_from(["0", "1", "2", "-1", "1.0", "9" * 30]), texts)
+    sink = io.StringIO()
+    writer = csv.writer(sink, quoting=data.draw(st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL])))
+    writer.writerow(columns)
+    for path in data.draw(st.lists(paths, max_size=4)):
+        writer.writerow([path, *(data.draw(labels) for _ in columns[1:])][: data.draw(st.integers(1, 5))])
+    (box / "x.csv").write_bytes(damaged(data, sink.getvalue().encode(errors="replace")))
+    _load(
+        dataset="imagefolder",
+        path=str(tree),
+        resolution=8,
+        pseudo_labels=str(box / "x.csv"),
+        pseudo_ids=data.draw(st.sampled_from(["classes", "clusters"])),
+        on_mismatch=data.draw(st.sampled_from(["error", "skip"])),
+    )
+
+
+def fkd_labels(data: Any, box: Path) -> None:
+    """FKD label files: damaged, of other structure, shapes and values, and with code in them."""
+    kind = data.draw(st.sampled_from(["good", "values", "code", "structure"]))
+    content: Any = [
+        torch.tensor([[0.0, 0.0, 1.0, 0.5]] * 2), torch.tensor([True, False]), torch.tensor([1, 0]), np.float64(0.5),
+        [np.int64(1), np.int64(0), np.int64(4), np.int64(8)], torch.zeros(2, 3).half(),
+    ]  # fmt: skip
+    if kind == "values":
+        odd = [
+            torch.zeros(0), torch.full((2, 3), torch.nan), torch.full((2, 4), -1.0), torch.full((2, 4), 9.0),
+            torch.tensor([2, 7]), torch.tensor(1j), [torch.zeros(4)] * 2, torch.zeros(2, 3, dtype=torch.int64), [],
+        ]  # fmt: skip
+        content[data.draw(st.integers(0, 5))] = data.draw(st.one_of(st.sampled_from(odd), values))
+    if kind == "structure":
+        content = data.draw(st.one_of(st.just(content[:4]), st.just([*content, torch.ones(2)]), values))
+    if kind == "code":
+        content[data.draw(st.integers(0, 5))] = _evil(data, box)
+    folder = box / "epoch_0"
+    folder.mkdir()
+    buffer = io.BytesIO()
+    if kind == "code" and data.draw(st.booleans()):
+        buffer.write(pickle.dumps(content))
+    else:
+        torch.save(content, buffer)
+    good = buffer.getvalue()
+    path = folder / f"batch_{data.draw(st.sampled_from(['0', '0', '1', 'x']))}.tar"
+    path.write_bytes(good if kind in ("good", "code") else damaged(data, good))
+    read = False
+
+    def work() -> None:
+        nonlocal read
+        labels = FkdLabels(box, [0, 1], 3, 8, 1, lambda _message: None)
+        assert labels.logits(0).shape == (2, 3)
+        labels.plan(0).images(torch.zeros(2, 3, 8, 8), slice(0, 2))
+        read = True
+
+    refused(work)
+    assert read or kind != "good" or path.name != "batch_0.tar", "files as SRe2L writes them are read"
+    assert not read or kind != "code", "code is not"
+
+
 def parquet_shards(data: Any, box: Path) -> None:
     """Parquet shards: damaged, with other columns, types and labels."""
     images = st.one_of(st.sampled_from(GOOD_IMAGES), st.binary(max_size=30), st.none())
@@ -482,6 +552,8 @@ ENTRIES: Sequence[Callable[[Any, Path], None]] = (
     cifar_archives,
     image_folders,
     given_sets,
+    pseudo_labels,
+    fkd_labels,
     parquet_shards,
     label_files,
 )

@@ -33,7 +33,9 @@ class Labels(StrEnum):
     hard = "hard"
 
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Folder of synthetic images; README shows the layouts.")]
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="Folder of synthetic images; docs/interchange.md lists the layouts.")
+]
 File = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="A TOML file; see `wmdd-tui config show`.")]
 Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The real images: folders, Parquet or CIFAR.")]
 LabelKind = Annotated[
@@ -102,13 +104,14 @@ def evaluate(
             lambda text: console.print(escape(text), highlight=False, soft_wrap=True),
             lambda: bool(asked) or time.monotonic() > deadline,
             retry_failed,
+            found.changed,
         )
     for run in ended.failed:
         console.print(
             f"not finished: {escape(run.id)}; `wmdd-tui logs {run.id}` says why, --retry-failed resumes it",
             soft_wrap=True,
         )
-    runs = study.find_runs(trials)
+    runs = study.find_runs(trials, since=found.changed)
     lines = study_table.lines_of(runs)
     score = evaluating.score(runs) if lrs else None
     teacher = evaluating.teacher_bytes(runs)

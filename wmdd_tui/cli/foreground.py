@@ -16,9 +16,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from engine import events, rundir
+from engine.distributed.supervising import ALONE, Nodes
 from engine.rundir import RunDir
 from wmdd_tui.store.launch import enqueue, launch
-from wmdd_tui.store.reader import EventTail
+from wmdd_tui.store.reader import RunTail
 from wmdd_tui.store.runs import read_report
 
 POLL_SECONDS = 0.25
@@ -60,7 +61,8 @@ class Display:
         elif isinstance(event, events.Metrics):
             self._note = f"loss {event.loss}" + (f" top-1 {event.top1:.2f} %" if event.top1 is not None else "")
             if event.top1 is not None and not self._live:
-                self._line(f"{event.stage} epoch {event.epoch}/{event.epochs}: {self._note}")
+                who = f"{event.stage} {event.student}".strip()
+                self._line(f"{who} epoch {event.epoch}/{event.epochs}: {self._note}")
         elif isinstance(event, events.Log):
             self._line(event.message if event.level == "info" else f"{event.level}: {event.message}")
         elif isinstance(event, events.End):
@@ -119,15 +121,15 @@ class _Interrupts:
         self._say(f"stopping after this iteration; resume with: wmdd-tui resume {self._run.id}")
 
 
-def start(run: RunDir, detach: bool, as_json: bool, queue: bool = False) -> int:
+def start(run: RunDir, detach: bool, as_json: bool, queue: bool = False, nodes: Nodes = ALONE) -> int:
     """Launch the engine on a run directory, at once or behind what runs on its device; watch it unless detached.
 
-    Returns the exit code. Raises EngineError.
+    ``nodes`` says how many hosts do so. Returns the exit code. Raises EngineError.
     """
-    tail = EventTail(run.events_file)
+    tail = RunTail(run)
     while tail.poll():
         pass  # what an earlier process wrote is history
-    process = enqueue(run) if queue else launch(run)
+    process = enqueue(run) if queue else launch(run, nodes)
     if detach:
         answer = {"run_id": run.id, "run_dir": str(run.path), "state": "queued" if queue else "starting"}
         print(json.dumps(answer) if as_json else run.id)
@@ -135,7 +137,7 @@ def start(run: RunDir, detach: bool, as_json: bool, queue: bool = False) -> int:
     return follow(run, tail, process, as_json)
 
 
-def follow(run: RunDir, tail: EventTail, process: subprocess.Popen[bytes] | None, as_json: bool) -> int:
+def follow(run: RunDir, tail: RunTail, process: subprocess.Popen[bytes] | None, as_json: bool) -> int:
     """Show a run until it ends; returns its exit code. Without ``process`` the run was started elsewhere."""
     console = Console(stderr=as_json)
     console.print(f"run {escape(run.id)} in {escape(str(run.path))}", highlight=False, soft_wrap=True)
@@ -192,9 +194,11 @@ def conclude(run: RunDir, end: events.End | None, code: int, console: Console, a
 
 def _say_result(run: RunDir, report: dict[str, Any], console: Console) -> None:
     if report.get("student_top1") is not None:
+        known = report.get("teacher_top1")
+        teacher = f", teacher {known:.2f} %" if known is not None else ""
         console.print(
             f"student top-1 {report['student_top1']:.2f} % (best {report['best_top1']:.2f} % at epoch "
-            f"{report['best_epoch']}), teacher {report['teacher_top1']:.2f} %, {report['seconds']:.0f} s",
+            f"{report['best_epoch']}){teacher}, {report['seconds']:.0f} s",
             highlight=False,
         )
     if report.get("images"):

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from engine import config, presets
+from engine.distributed.supervising import Nodes, checked_nodes
 from engine.errors import ConfigError
 
 
@@ -28,6 +29,15 @@ Assignments = Annotated[
 ]
 Name = Annotated[str | None, typer.Option(help="A name to recognise the run by.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Devices = Annotated[
+    str | None,
+    typer.Option(help="Several devices, a process on each: 0,1,2,3, all, or cpu,cpu. MIG instances by their names."),
+]
+NodeCount = Annotated[int, typer.Option("--nnodes", min=1, help="Hosts that take part; start this on each of them.")]
+RdzvEndpoint = Annotated[
+    str, typer.Option("--rdzv-endpoint", metavar="HOST:PORT", help="Where hosts meet: the first one, a free port.")
+]
+NodeRank = Annotated[int, typer.Option("--node-rank", min=0, help="Which of the hosts this is; 0 is the first.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random choice.")]
 Ipc = Annotated[int | None, typer.Option(help="Synthetic images per class.")]
 Detach = Annotated[bool, typer.Option("--detach", help="Return at once; watch with `wmdd-tui watch`.")]
@@ -51,15 +61,26 @@ def resolve(
     device: str | None = None,
     seed: int | None = None,
     ipc: int | None = None,
+    base: config.RunConfig | None = None,
+    devices: str | None = None,
 ) -> config.RunConfig:
-    """The configuration a command line asks for. Raises ConfigError."""
+    """The configuration a command line asks for; ``base`` where it names none. Raises ConfigError."""
     if file is not None and preset:
         raise ConfigError("both a configuration file and --preset are given", "use one, and --set for the rest")
-    base = config.load(file) if file is not None else presets.get(preset or "digits")
-    extra = {"name": name, "run.device": device, "seed": seed, "ipc": ipc}
+    if base is None:
+        base = config.load(file) if file is not None else presets.get(preset or "digits")
+    extra = {"name": name, "run.device": device, "run.devices": devices, "seed": seed, "ipc": ipc}
     # JSON strings are TOML strings, so a name may hold anything.
     given = [f"{key}={_toml(value)}" for key, value in extra.items() if value is not None]
     return config.override(base, [*(assignments or []), *given])
+
+
+def nodes(count: int, rdzv_endpoint: str, node_rank: int, queue: bool) -> Nodes:
+    """The hosts a command line names. Raises ConfigError."""
+    found = checked_nodes(str(count), rdzv_endpoint, str(node_rank))
+    if found.count > 1 and queue:
+        raise ConfigError("--queue is for the devices of one host", "leave it out with --nnodes")
+    return found
 
 
 def may_resume(choice: ResumeChoice | None) -> bool:

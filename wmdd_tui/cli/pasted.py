@@ -11,7 +11,7 @@ import typer
 
 from engine.config import STAGES, RunConfig, from_toml
 from engine.errors import ConfigError
-from wmdd_tui.cli import options
+from wmdd_tui.cli import options, training
 from wmdd_tui.cli.commands import app
 
 #: A command as it is copied: perhaps after a prompt and variables, perhaps as ``python -m wmdd_tui``.
@@ -61,6 +61,8 @@ def _read(command: str, words: list[str]) -> Pasted:
         if not hasattr(error, "format_message"):
             raise
         raise ConfigError(f"the pasted command: {error.format_message()}", f"see `wmdd-tui {command} --help`") from None
+    if command == "train":
+        return Pasted(training.settings_of(**{key: given[key] for key in given if key not in ("detach", "as_json")}))
     until = [] if command == "run" else [f'run.until="{command}"']
     config = options.resolve(
         given["file"], given["preset"], [*(given["assignments"] or []), *until],

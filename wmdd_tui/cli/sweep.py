@@ -82,7 +82,7 @@ def sweep(
     if not table_only:
         slots = [Slot(device) for device in devices or [""] for _ in range(jobs)]
         deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
-        with _interrupts() as asked:
+        with interrupts() as asked:
             ended = carry_out(
                 trials,
                 slots,
@@ -101,19 +101,25 @@ def sweep(
         code = 1 if ended.failed else 3
     lines = study_table.lines_of(study.find_runs(trials))
     if out is not None:
-        try:
-            study_table.write_results(out, group, lines)
-        except OSError as error:
-            raise RunFailure(f"cannot write the results into {out}: {error.strerror}", "name another --out") from None
+        write_table(out, group, lines)
     if as_json:
         print(json.dumps({"group": group, "rows": study_table.as_json(lines)}, ensure_ascii=False))
     else:
-        _show(group, lines)
+        show_table(group, lines)
     if not ended_well:
         raise typer.Exit(code)
 
 
-def _show(title: str, lines: list[study_table.Line]) -> None:
+def write_table(out: Path, title: str, lines: list[study_table.Line]) -> None:
+    """Write the table as Markdown, JSON and picture. Raises RunFailure."""
+    try:
+        study_table.write_results(out, title, lines)
+    except OSError as error:
+        raise RunFailure(f"cannot write the results into {out}: {error.strerror}", "name another --out") from None
+
+
+def show_table(title: str, lines: list[study_table.Line]) -> None:
+    """Print the table."""
     rows = [study_table.cells(line) for line in lines]
     table = Table(title=escape(title))
     kept = [index for index in range(len(study_table.HEAD)) if any(row[index] for row in rows)]
@@ -125,7 +131,7 @@ def _show(title: str, lines: list[study_table.Line]) -> None:
 
 
 @contextmanager
-def _interrupts() -> Iterator[list[int]]:
+def interrupts() -> Iterator[list[int]]:
     """A list that fills when Ctrl-C or SIGTERM comes."""
     asked: list[int] = []
 

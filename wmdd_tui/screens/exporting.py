@@ -18,6 +18,7 @@ CHOICES = (
     ("imagefolder", "images: a folder a class, as ImageFolder reads it"),
     ("parquet", "images: Parquet, as Hugging Face datasets reads it"),
     ("safetensors", "images: safetensors, as arrays"),
+    ("fkd", "images and soft labels: as SRe2L's training reads them"),
 )
 
 

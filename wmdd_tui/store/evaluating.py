@@ -15,7 +15,7 @@ from typing import Any
 
 from engine import config
 from engine.errors import DataError, InputError
-from engine.givenset import card, fkd_epochs, folder_bytes, read_given
+from engine.givenset import card, fkd_epochs, folder_bytes, newest, read_given
 from wmdd_tui.store.runs import read_report
 from wmdd_tui.store.study import Found, Trial, bounded
 from wmdd_tui.store.study_table import Spread, spread
@@ -25,7 +25,10 @@ SOFT, HARD, RANDOM, FULL = "synthetic, soft labels", "synthetic, hard labels", "
 
 @dataclass(frozen=True)
 class Survey:
-    """What a folder holds: images of each class, bytes of images and of FKD labels, which are in ``labels``."""
+    """What a folder holds: images of each class, bytes of images and of FKD labels, which are in ``labels``.
+
+    ``changed`` is when the newest of its files was written, in seconds of the epoch.
+    """
 
     path: Path
     classes: int
@@ -34,6 +37,7 @@ class Survey:
     labels: Path | None
     epochs: int
     label_bytes: int
+    changed: float
     card: Mapping[str, Any]
 
 
@@ -70,6 +74,7 @@ def survey(path: Path, labels: Path | None) -> Survey:
         labels=labels,
         epochs=fkd_epochs(labels) if labels else 0,
         label_bytes=folder_bytes(labels) if labels else 0,
+        changed=max(given.changed, newest([labels / "epoch_0" / "batch_0.tar"]) if labels else 0.0),
         card=card(given.root),
     )
 

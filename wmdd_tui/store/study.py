@@ -145,14 +145,18 @@ def _identity(settings: config.RunConfig) -> dict[str, Any]:
     return values | {"until": settings.run.until, "threads": settings.run.threads}
 
 
-def find_runs(trials: Sequence[Trial], root: Path | None = None) -> list[Found]:
-    """The run of each trial: of several a finished one first, then a live one, then the newest."""
+def find_runs(trials: Sequence[Trial], root: Path | None = None, since: float = 0.0) -> list[Found]:
+    """The run of each trial: of several a finished one first, then a live one, then the newest.
+
+    Runs made before ``since`` (seconds of the epoch) are of files that have changed, and belong to no trial.
+    """
     rank = {"finished": 0, **dict.fromkeys(rundir.ALIVE, 1)}
     known: list[tuple[dict[str, Any], rundir.RunDir, str]] = []
     for run in rundir.list_runs(root):
         try:
-            known.append((_identity(run.config()), run, rundir.state_of(run)))
-        except EngineError:
+            if run.config_file.stat().st_mtime >= since:
+                known.append((_identity(run.config()), run, rundir.state_of(run)))
+        except (EngineError, OSError):
             continue  # an unreadable run belongs to no trial; Runs shows it
     answers = []
     for trial in trials:

@@ -43,14 +43,15 @@ def carry_out(
     say: Say,
     stop_asked: Callable[[], bool],
     retry_failed: bool = False,
+    since: float = 0.0,
 ) -> Ended:
     """Run every trial that has no finished run; broken-off runs are resumed, live ones of others are waited for.
 
     Ends when all are done, or, once ``stop_asked``, when the engines have ended after a checkpoint. A failed run is
-    left as it is unless ``retry_failed``. Raises EngineError.
+    left as it is unless ``retry_failed``. Runs made before ``since`` do not count. Raises EngineError.
     """
     ended = Ended()
-    waiting = [one for one in find_runs(trials) if one.state != "finished"]
+    waiting = [one for one in find_runs(trials, since=since) if one.state != "finished"]
     if not retry_failed:
         ended.failed = [one.run for one in waiting if one.run is not None and one.state == "failed"]
         waiting = [one for one in waiting if one.state != "failed"]

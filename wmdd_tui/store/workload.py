@@ -7,10 +7,11 @@ Letters: B images of a batch, R pixels of a side, T and S the teacher's and the 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from engine.config import STAGES, RunConfig
+from engine.config import RunConfig
 from wmdd_tui.store.arch_costs import Cost, cost_of
 from wmdd_tui.store.counts import DataCounts, SetCounts, set_counts
 
@@ -80,30 +81,50 @@ def loads_of(config: RunConfig, data: DataCounts, cuda: bool, resident: bool) ->
     ``resident``: the decoded images are kept on the device, else they are decoded for every pass.
     """
     made = set_counts(config, data.classes)
-    teacher = cost_of(
-        config.teacher.arch, config.data.resolution, config.teacher.width, config.teacher.stem, data.classes
-    )
-    facts = Facts(config, data, made, teacher, _student(config, data.classes), cuda, resident)
-    wanted = STAGES[: STAGES.index(config.run.until) + 1]
+    teachers, students = _teachers(config, data.classes), _students(config, data.classes)
+    facts = Facts(config, data, made, teachers[0], students[0], cuda, resident)
     found = [
         StageLoad(START, Work(files=5)),
         StageLoad(DATA, facts.decoding(data.train + data.val if resident else 0)),
     ]
-    for stage in wanted:
+    for stage in config.stages:
         if (stage == "barycenter" and config.barycenter.weights == "none") or (stage == "relabel" and not facts.stored):
             continue
-        network = facts.student if stage == "train" else facts.teacher
-        if network is None or (stage == "train" and facts.online and facts.teacher is None):
+        networks = [network for network in (students if stage == "train" else teachers) if network is not None]
+        lacking = len(networks) < len(students if stage == "train" else teachers)
+        if lacking or (stage == "train" and facts.online and facts.teacher is None):
             found.append(StageLoad(stage, Work(), known=False))
         else:
-            found.append(MAKERS[stage](facts, network))
+            found.append(_one_after_another([MAKERS[stage](facts, network) for network in networks]))
     return found
 
 
-def _student(config: RunConfig, classes: int) -> Cost | None:
-    arch = config.train.arch or config.teacher.arch
-    stem = config.teacher.stem if arch == config.teacher.arch else "auto"
-    return cost_of(arch, config.data.resolution, config.teacher.width, stem, classes)
+def _one_after_another(loads: Sequence[StageLoad]) -> StageLoad:
+    """A stage done for several networks in turn. What they make together, images and labels, is written once."""
+    together = loads[0].stage in ("recover", "relabel")
+    return StageLoad(
+        loads[0].stage,
+        total(*(load.work for load in loads)),
+        max(load.memory for load in loads),
+        (max if together else sum)(load.disk for load in loads),
+        max(load.checkpoint for load in loads),
+    )
+
+
+def _teachers(config: RunConfig, classes: int) -> list[Cost | None]:
+    """The costs of the first teacher and of the further ones of a committee."""
+    teacher, resolution = config.teacher, config.data.resolution
+    others = [member.partition("=")[0].strip() for member in teacher.committee]
+    stems = [(teacher.arch, teacher.stem), *((arch, "auto") for arch in others)]
+    return [cost_of(arch, resolution, teacher.width, stem, classes) for arch, stem in stems]
+
+
+def _students(config: RunConfig, classes: int) -> list[Cost | None]:
+    stems = {config.teacher.arch: config.teacher.stem}
+    return [
+        cost_of(arch, config.data.resolution, config.teacher.width, stems.get(arch, "auto"), classes)
+        for arch in config.student_archs
+    ]
 
 
 @dataclass(frozen=True)
@@ -288,9 +309,11 @@ def _relabel(facts: Facts, network: Cost) -> StageLoad:
 
 def _train(facts: Facts, network: Cost) -> StageLoad:
     config, made = facts.config.train, facts.made
-    seen = config.epochs * made.images
-    batch = min(config.batch_size, made.images)
-    steps = config.epochs * math.ceil(made.images / batch)
+    real = config.images == "real"
+    images = facts.data.train if real else made.images
+    seen = config.epochs * images
+    batch = min(config.batch_size, images)
+    steps = config.epochs * math.ceil(images / batch)
     weights = FLOAT * network.parameters
     work = total(
         network_work(network, seen, steps, TO_WEIGHTS, training=True),
@@ -298,7 +321,10 @@ def _train(facts: Facts, network: Cost) -> StageLoad:
         facts.evaluations(network, math.ceil(config.epochs / config.eval_every)),
         Work(steps=config.epochs, files=4, bytes=7 * weights),
     )
-    memory: float = 5 * weights + FLOAT * made.images * facts.numbers
+    if real:
+        work = total(work, facts.reading(facts.mixed * seen))
+    # Synthetic images are kept as floating-point numbers, real ones are converted batch by batch.
+    memory: float = 5 * weights + FLOAT * (facts.mixed * batch if real else images) * facts.numbers
     if facts.online and facts.teacher is not None:
         work = total(work, network_work(facts.teacher, seen, steps), facts.views(facts.mixed * seen))
         memory += FLOAT * facts.teacher.parameters
