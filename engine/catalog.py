@@ -36,6 +36,8 @@ ARCHITECTURES = (
     "convnet3", "convnet4", "resnet18", "resnet34", "resnet50", "resnet101", "vgg11_bn", "vgg16_bn",
     "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "densenet121", "shufflenet_v2_x1_0", "regnet_y_400mf",
 )  # fmt: skip
+#: Students that cannot be teachers: they have no BatchNorm. The sizes are timm's.
+TRANSFORMERS = ("vit_b_16", "swin_t", "vit_tiny", "vit_small", "vit_base")
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,17 @@ Each prints one JSON object as the last line of stdout.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
 import torch
 
-from engine import config, models
+from engine import config, models, students
 from engine.catalog import dataset_facts
+from engine.committee import member_config
 from engine.data import load_dataset
+from engine.distributed.ranks import MASK, named_devices
 from engine.effects import without_effect
 from engine.errors import ConfigError, EngineError
 from engine.models.checkpoint import load_teacher
@@ -27,7 +30,10 @@ def examine(settings: config.RunConfig) -> dict[str, Any]:
 
     Decodes nothing of a large set: facts come from the catalog; only the built-in digits are loaded.
     """
-    device = choose_device(settings.run.device)
+    names = named_devices(settings.run.devices, os.environ.get(MASK)) if settings.run.devices else [settings.run.device]
+    # GPU-… and MIG-… can be asked for only by a process that sees nothing else.
+    seen = [choose_device(name) for name in names if name.startswith(("auto", "c"))]
+    device = seen[0] if seen else torch.device("cuda:0")
     if settings.data.dataset == "digits":
         dataset = load_dataset(settings.data, settings.seed, torch.device("cpu"))
         classes, train, val = len(dataset.class_names), len(dataset.train), len(dataset.val)
@@ -38,7 +44,9 @@ def examine(settings: config.RunConfig) -> dict[str, Any]:
             raise ConfigError(named + facts.problem)
         classes, train, val = facts.classes, facts.train_images, facts.val_images
     network = models.build_teacher(settings, classes)
-    models.build_student(settings, classes)
+    students.check(settings, classes)
+    for entry in settings.teacher.committee:
+        _check_member(member_config(settings, entry), classes)
     if settings.teacher.source != "train":
         network = load_teacher(settings, classes, torch.device("cpu"))
     return {
@@ -51,6 +59,13 @@ def examine(settings: config.RunConfig) -> dict[str, Any]:
         "device": str(device),
         "warnings": without_effect(settings),
     }
+
+
+def _check_member(settings: config.RunConfig, classes: int) -> None:
+    """A further teacher of the committee: it can be built, and its checkpoint fits. Raises InputError."""
+    models.build_teacher(settings, classes)
+    if settings.teacher.source != "train":
+        load_teacher(settings, classes, torch.device("cpu"))
 
 
 def check_stdin() -> int:

@@ -28,9 +28,10 @@ Figure = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 
 
 class Event(msgspec.Struct, tag_field="kind", kw_only=True, omit_defaults=True):
-    """Fields of every event: ``t`` is Unix time in seconds."""
+    """Fields of every event: ``t`` is Unix time in seconds, ``rank`` which process of a group wrote it."""
 
     t: Time = 0.0
+    rank: Count = 0
 
 
 class Hello(Event, tag="hello"):
@@ -47,6 +48,8 @@ class Hello(Event, tag="hello"):
     device: str = ""
     pid: int = 0
     resumed: bool = False
+    ranks: Count = 1
+    host: str = ""
 
 
 class Stage(Event, tag="stage"):
@@ -109,7 +112,10 @@ class Memory(Event, tag="memory"):
 
 
 class Metrics(Event, tag="metrics"):
-    """Epoch figures of squeeze or train; top-1 and top-5 are percentages."""
+    """Epoch figures of squeeze or train; top-1 and top-5 are percentages.
+
+    Of several students each is named; ``stage`` is "train" for the first, "cross" for the others.
+    """
 
     stage: str
     epoch: Count
@@ -118,6 +124,7 @@ class Metrics(Event, tag="metrics"):
     top1: Percent | None = None
     top5: Percent | None = None
     lr: Figure | None = None
+    student: str = ""
     note: str = ""
 
 
@@ -199,7 +206,8 @@ class Writer:
     The loss is said at once on stderr, and as an event as soon as the disk takes one again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rank: int = 0) -> None:
+        self._rank = rank
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._lock = threading.Lock()
         self._lost = 0
@@ -209,11 +217,12 @@ class Writer:
     def write(self, event: Event) -> None:
         if not event.t:
             event.t = round(time.time(), 3)
+        event.rank = self._rank
         with self._lock:
             if self._append(event) and self._lost:
                 lost, self._lost = self._lost, 0
                 message = f"{lost} events before this one were lost: {self._reason}"
-                if not self._append(Log(t=event.t, message=message, level="warning")):
+                if not self._append(Log(t=event.t, rank=self._rank, message=message, level="warning")):
                     self._lost += lost
 
     def _append(self, event: Event) -> bool:

@@ -20,6 +20,7 @@ from engine.artifacts import Cache, key_of
 from engine.checkpoints import Slots
 from engine.context import Context, staged
 from engine.data import Dataset
+from engine.distributed.stages import clear_shards, read_together, recall_together, solve_together, survey
 from engine.errors import NonFiniteLoss, OutOfMemory, Stopped
 from engine.evaluate import evaluate
 from engine.memory import fits, forward_batch_that_fits
@@ -27,7 +28,7 @@ from engine.models.checkpoint import load_teacher, save_safetensors
 from engine.models.instrument import classifier_layer
 from engine.outcome import Outcome
 from engine.randomness import derive_seed
-from engine.reuse import FeatureFile, recall, remember
+from engine.reuse import FeatureFile, remember
 from engine.squeeze import squeeze
 from engine.synthesis import Points
 
@@ -41,19 +42,21 @@ def teacher(ctx: Context, cache: Cache, dataset: Dataset, network: nn.Module, ou
         key = key_of(
             kind="teacher",
             data=dataset.fingerprint,
-            teacher=config.teacher.model_dump(mode="json"),
+            teacher=config.teacher.model_dump(mode="json", exclude={"committee"}),
             squeeze=config.squeeze.model_dump(mode="json"),
             seed=config.seed,
             threads=config.run.threads,
             device=ctx.device.type,
         )
+        alike, key = key, _key_of_division(ctx, key)
         if config.teacher.source == "train":
-            loaded, cached = recall(ctx, cache, "teacher", key)
+            loaded, cached = recall_together(ctx, cache, "teacher", key, alike)
             if loaded is None:
                 models.initialise(network, config.seed, "teacher")
                 network.to(ctx.device)
                 facts = squeeze(ctx, dataset, network, key)
-                remember(ctx, cache, "teacher", key, dict(network.state_dict()), top1=facts["top1"])
+                if ctx.group.leads:
+                    remember(ctx, cache, "teacher", key, dict(network.state_dict()), top1=facts["top1"], alike=alike)
                 outcome.teacher_top1 = facts["top1"]
             else:
                 network.load_state_dict(loaded.tensors)
@@ -63,13 +66,23 @@ def teacher(ctx: Context, cache: Cache, dataset: Dataset, network: nn.Module, ou
         else:
             network = load_teacher(config, len(dataset.class_names), ctx.device)
         network.to(ctx.device).eval().requires_grad_(False)
+        outcome.teacher_sha256 = _hash_of(network)
+        ctx.group.must_agree("teacher", outcome.teacher_sha256, "a teacher")
+        if not ctx.group.leads:
+            return network
         if outcome.teacher_top1 is None:
             outcome.teacher_top1 = evaluate(ctx, "squeeze", network, dataset.val, dataset.mean, dataset.std)[0]
-        outcome.teacher_sha256 = _hash_of(network)
         save_safetensors(network, ctx.run.checkpoints / "teacher.safetensors", {"top1": str(outcome.teacher_top1)})
         ctx.emit(events.Metrics(stage="teacher", epoch=0, epochs=0, top1=outcome.teacher_top1))
         ctx.log(f"teacher {config.teacher.arch}: top-1 {outcome.teacher_top1:.2f} % on the validation images")
     return network
+
+
+def _key_of_division(ctx: Context, key: str) -> str:
+    """The key of a teacher whose batches were divided among ranks, each with BatchNorm of its own part."""
+    if ctx.group.count == 1:
+        return key
+    return key_of(alike=key, ranks=ctx.group.count, sync_bn=ctx.config.run.sync_bn)
 
 
 def _hash_of(network: nn.Module) -> str:
@@ -94,29 +107,58 @@ def real_statistics(
             options=options.model_dump(mode="json"),
         )
         features = FeatureFile(ctx, cache, key)
-        loaded, cached = recall(ctx, cache, "statistics", key)
+        loaded, cached = recall_together(ctx, cache, "statistics", key)
         if loaded is not None:
             sha256 = str(loaded.state["features"])
-            features_ND = features.open(sha256)
-            if features_ND is not None:
+            features_ND = features.open(sha256) if ctx.group.leads else None
+            if ctx.group.agreed("features", lambda: features_ND is not None):
                 if cached:
                     mark_cached()
-                return statistics.from_tensors(loaded.tensors, features_ND), sha256
-        slots = Slots(ctx.run.checkpoints, "statistics", key)
-        found = _survey(ctx, dataset, network, features, slots)
-        sha256 = features.commit()
-        remember(ctx, cache, "statistics", key, statistics.to_tensors(found), features=sha256)
-        slots.clear()
+                return statistics.from_tensors(loaded.tensors, _mapped(features, features_ND)), sha256
+        slots = Slots(ctx.run.checkpoints, "statistics", f"{key} in shards")
+        found = _survey(ctx, dataset, network, features, slots, key)
+        if found is not None:
+            sha256 = features.commit()
+            remember(ctx, cache, "statistics", key, statistics.to_tensors(found), features=sha256)
+            slots.clear()
+            clear_shards(ctx, "statistics", key)
+        ctx.group.meet("statistics")
+        if found is None:
+            loaded = read_together(ctx, "statistics", key)
+            found, sha256 = statistics.from_tensors(loaded.tensors, features.map()), str(loaded.state["features"])
         return found, sha256
 
 
+def _mapped(features: FeatureFile, features_ND: torch.Tensor | None) -> torch.Tensor:
+    return features.map() if features_ND is None else features_ND
+
+
 def _survey(
-    ctx: Context, dataset: Dataset, network: nn.Module, features: FeatureFile, slots: Slots
-) -> statistics.Statistics:
-    """The pass over the real images. Each checkpoint closes a shard of batches, whose features it holds the hash of."""
+    ctx: Context, dataset: Dataset, network: nn.Module, features: FeatureFile, slots: Slots, key: str
+) -> statistics.Statistics | None:
+    """The pass over the real images; of a group the first rank gets what all found.
+
+    Each checkpoint closes a stretch of batches, whose features it holds the hash of.
+    """
     options, labels_N = ctx.config.statistics, dataset.train.labels_N
     averaged = options.variance == "batch-averaged"
     batches = statistics.passes(labels_N, options.variance, options.batch_size, options.loading_batch)
+
+    def whole(rows: slice, work: Callable[[slice], None]) -> None:
+        if not fits(partial(work, rows)):
+            fitting = forward_batch_that_fits(network, rows.stop, dataset.resolution, ctx.device)
+            raise OutOfMemory(
+                f"a loading batch of {rows.stop} images at {dataset.resolution} px does not fit the device's memory",
+                f"set statistics.loading_batch = {fitting}, which fits but averages other variances, or "
+                "statistics.variance = 'exact', which is cut to what fits",
+            )
+
+    cut = whole if averaged else partial(ctx.cut, "statistics")
+    if ctx.group.count > 1:
+        together = survey(ctx, dataset, network, batches, features, key, cut)
+        if together is not None:
+            _require_finite(together)
+        return together
     images_done = np.cumsum([len(batch) for batch in batches]).tolist()
     sums = statistics.Sums(network, len(dataset.class_names), ctx.device, averaged)
     shape = (len(labels_N), classifier_layer(network).in_features)
@@ -143,15 +185,6 @@ def _survey(
         if stop:
             raise Stopped("stopped in statistics")
 
-    def whole(rows: slice, work: Callable[[slice], None]) -> None:
-        if not fits(partial(work, rows)):
-            fitting = forward_batch_that_fits(network, rows.stop, dataset.resolution, ctx.device)
-            raise OutOfMemory(
-                f"a loading batch of {rows.stop} images at {dataset.resolution} px does not fit the device's memory",
-                f"set statistics.loading_batch = {fitting}, which fits but averages other variances, or "
-                "statistics.variance = 'exact', which is cut to what fits",
-            )
-
     found = statistics.collect(
         network,
         labels_N,
@@ -164,7 +197,7 @@ def _survey(
         features.allocate if kept is None else lambda *_: kept,
         shards[-1][0] if shards else 0,
         sums,
-        whole if averaged else partial(ctx.cut, "statistics"),
+        cut,
     )
     _require_finite(found)
     return found
@@ -218,12 +251,9 @@ def barycenters(
             ipc=ctx.config.ipc,
             seed=ctx.config.seed,
         )
-        loaded, cached = recall(ctx, cache, "barycenter", key)
+        loaded, cached = recall_together(ctx, cache, "barycenter", key)
         if loaded is None:
-            slots = Slots(ctx.run.checkpoints, "barycenter", key)
-            tensors = _solve(ctx, found, classes, slots)
-            remember(ctx, cache, "barycenter", key, tensors)
-            slots.clear()
+            tensors = _solve_all(ctx, cache, found, classes, key)
         else:
             tensors = loaded.tensors
             if cached:
@@ -233,14 +263,43 @@ def barycenters(
         return Points(tensors["points_CKD"], tensors["weights_CK"], tensors["w2sq_C"])
 
 
-def _solve(ctx: Context, found: statistics.Statistics, classes: int, slots: Slots) -> dict[str, torch.Tensor]:
-    """Barycenters class after class; each checkpoint holds those of all classes so far."""
-    options = ctx.config.barycenter
+def _solve_all(
+    ctx: Context, cache: Cache, found: statistics.Statistics, classes: int, key: str
+) -> dict[str, torch.Tensor]:
+    """Solve and remember the barycenters of all classes, with the other ranks where there are any."""
+    if ctx.group.count == 1:
+        slots = Slots(ctx.run.checkpoints, "barycenter", key)
+        solved: dict[str, torch.Tensor] | None = _solve(
+            ctx, found, range(classes), slots, lambda done: ctx.progress("barycenter", done, classes, "classes")
+        )
+    else:
+        costs_C = (torch.bincount(found.labels_N, minlength=classes) * ctx.config.ipc).tolist()
+
+        def part(labels: range, name: str, report: Callable[[int], None]) -> dict[str, torch.Tensor]:
+            slots = Slots(ctx.run.checkpoints, f"{name}.part", key)
+            tensors = _solve(ctx, found, labels, slots, report)
+            slots.clear()
+            return tensors
+
+        solved = solve_together(ctx, key, costs_C, part)
+    if solved is not None:
+        remember(ctx, cache, "barycenter", key, solved)
+        Slots(ctx.run.checkpoints, "barycenter", key).clear()
+        clear_shards(ctx, "barycenter", key)
+    ctx.group.meet("barycenter")
+    return read_together(ctx, "barycenter", key).tensors if solved is None else solved
+
+
+def _solve(
+    ctx: Context, found: statistics.Statistics, labels: range, slots: Slots, report: Callable[[int], None]
+) -> dict[str, torch.Tensor]:
+    """Barycenters of ``labels``, class after class; each checkpoint holds those of all so far."""
+    options, classes = ctx.config.barycenter, len(labels)
     saved = ctx.load(slots, lambda state: f"barycenter, class {state['classes']} of {classes}")
     solved = [] if saved is None else _unpacked(saved.tensors)
 
     def after_class(solved: list[barycenter.Barycenter]) -> None:
-        ctx.progress("barycenter", len(solved), classes, "classes")
+        report(len(solved))
         stop = ctx.interrupted()
         if stop or ctx.checkpoint_due():
             where = f"barycenter, class {len(solved)} of {classes}"
@@ -250,14 +309,14 @@ def _solve(ctx: Context, found: statistics.Statistics, classes: int, slots: Slot
 
     barycenter.solve_all(
         solved,
-        [partial(_class_features, found, label) for label in range(classes)],
-        int(torch.bincount(found.labels_N).max()),
+        [partial(_class_features, found, label) for label in labels],
+        int(torch.bincount(found.labels_N)[labels.start : labels.stop].max()),
         ctx.config.ipc,
         options.weights,
         options.iterations,
         options.tolerance,
         options.restarts,
-        [derive_seed(ctx.config.seed, "barycenter", label) % 2**32 for label in range(classes)],
+        [derive_seed(ctx.config.seed, "barycenter", label) % 2**32 for label in labels],
         ctx.config.run.threads,
         after_class,
         ctx.warn,

@@ -53,7 +53,7 @@ def digits_sre2l() -> RunConfig:
 
 
 def imagenette_paper(ipc: int) -> RunConfig:
-    """WMDD on ImageNette at 224 px, ResNet-18, hyper-parameters and semantics of the paper and its code."""
+    """WMDD (Liu et al., ICCV 2025) on ImageNette at 224 px, ResNet-18: hyper-parameters and semantics of its code."""
     return _derive(
         RunConfig(),
         f"imagenette-paper-ipc{ipc}",
@@ -62,6 +62,102 @@ def imagenette_paper(ipc: int) -> RunConfig:
         teacher={"arch": "resnet18"},
         statistics={"variance": "batch-averaged"},
         train={"batch_size": 100 if ipc >= 10 else 10 * ipc},
+    )
+
+
+def imagenette_weighted(ipc: int) -> RunConfig:
+    """WMDD as Liu et al. (ICCV 2025) write it: optimised weights, also in BN statistics and the student's loss."""
+    return _derive(
+        imagenette_paper(ipc),
+        f"imagenette-weights-ipc{ipc}",
+        barycenter={"weights": "optimized"},
+        statistics={"variance": "exact"},
+    )
+
+
+#: Options of the four cells of WMDD's ablation. Global BN is the older script's: chunks hold one image of each class,
+#: the first BN layer counts ten times, and the feature term takes the place of cross-entropy.
+CELLS: dict[str, dict[str, dict[str, Any]]] = {
+    "w-pcbn": {},
+    "ce-pcbn": {"barycenter": {"weights": "none"}, "recover": {"objective": "sre2l"}},
+    "w-bn": {"recover": {"bn": "global", "chunk": "across-classes", "first_bn_multiplier": 10.0, "r_wb": 0.0}},
+    "ce-bn": {
+        "barycenter": {"weights": "none"},
+        "recover": {"objective": "sre2l", "bn": "global", "chunk": "across-classes", "first_bn_multiplier": 10.0},
+    },
+}
+
+
+def ablation(cell: str) -> RunConfig:
+    """A cell of the ablation of Liu et al. (ICCV 2025), ImageNette: Wasserstein or CE × per-class or global BN."""
+    return _derive(imagenette_paper(10), f"imagenette-ablation-{cell}", **CELLS[cell])
+
+
+#: SRe2L's recovery: cross-entropy and global BN with the first layer ten times, images of different classes together.
+SRE2L_RECOVER: dict[str, Any] = {
+    "objective": "sre2l", "bn": "global", "chunk": "across-classes", "first_bn_multiplier": 10.0,
+}  # fmt: skip
+
+
+def sre2l_imagenet1k(ipc: int) -> RunConfig:
+    """SRe2L (Yin et al., NeurIPS 2023) on ImageNet-1K: 4000 iterations, λ = 0.01, batches of 1024 for the student."""
+    return _derive(
+        imagenet1k(ipc),
+        f"sre2l-imagenet1k-ipc{ipc}",
+        statistics={"variance": "exact"},
+        barycenter={"weights": "none"},
+        recover={**SRE2L_RECOVER, "iterations": 4000, "lr": 0.25, "r_bn": 0.01},
+        relabel={"mix_group": 1024},
+        train={"batch_size": 1024},
+    )
+
+
+def sre2l_tiny_imagenet(ipc: int) -> RunConfig:
+    """SRe2L (Yin et al., NeurIPS 2023) on Tiny-ImageNet at 64 px: λ = 1, teacher and student by SGD, labels online."""
+    return _derive(
+        imagenette_paper(ipc),
+        f"sre2l-tiny-imagenet-ipc{ipc}",
+        data={"path": "$WMDD_DATA/tiny-imagenet", "resolution": 64},
+        teacher={"stem": "small"},
+        squeeze={"lr": 0.2, "batch_size": 256, "warmup_epochs": 5},
+        statistics={"variance": "exact"},
+        barycenter={"weights": "none"},
+        recover={**SRE2L_RECOVER, "iterations": 4000, "lr": 0.1, "r_bn": 1.0, "roll": 4},
+        relabel={"storage": "online", "mix": "none"},
+        train={
+            "optimizer": "sgd", "lr": 0.2, "weight_decay": 1e-4, "warmup_epochs": 5, "epochs": 100, "batch_size": 256,
+        },
+    )  # fmt: skip
+
+
+def sre2l_cifar100(ipc: int) -> RunConfig:
+    """SRe2L (Yin et al., NeurIPS 2023) on CIFAR-100: whole images, only shifted, in recovery; MixUp, T = 30, online."""
+    return _derive(
+        cifar("cifar100", ipc),
+        f"sre2l-cifar100-ipc{ipc}",
+        squeeze={"epochs": 200},
+        barycenter={"weights": "none"},
+        recover={**SRE2L_RECOVER, "iterations": 1000, "lr": 0.25, "r_bn": 0.01, "crop_min": 1.0, "flip": False},
+        relabel={"storage": "online", "mix": "mixup", "alpha": 0.8, "mix_group": 128, "crop_min": 0.5},
+        train={"epochs": 400, "batch_size": 128, "temperature": 30.0},
+    )
+
+
+def cda_imagenet1k(ipc: int) -> RunConfig:
+    """CDA (Yin and Shen, TMLR 2024) on ImageNet-1K: SRe2L with crops that shrink along a cosine over all iterations."""
+    return _derive(
+        sre2l_imagenet1k(ipc),
+        f"cda-imagenet1k-ipc{ipc}",
+        recover={"curriculum": "cosine"},
+    )
+
+
+def cda_tiny_imagenet(ipc: int) -> RunConfig:
+    """CDA (Yin and Shen, TMLR 2024) on Tiny-ImageNet at 64 px: λ = 0.05, learning rate 0.4, cosine curriculum."""
+    return _derive(
+        sre2l_tiny_imagenet(ipc),
+        f"cda-tiny-imagenet-ipc{ipc}",
+        recover={"lr": 0.4, "r_bn": 0.05, "curriculum": "cosine"},
     )
 
 
@@ -92,7 +188,7 @@ def imagenette64_peer() -> RunConfig:
 
 
 def tiny_imagenet(ipc: int) -> RunConfig:
-    """WMDD on Tiny-ImageNet at 224 px with the authors' stem, λ = 500."""
+    """WMDD (Liu et al., ICCV 2025) on Tiny-ImageNet at 224 px with the authors' stem, λ = 500."""
     return _derive(
         imagenette_paper(ipc),
         f"tiny-imagenet-ipc{ipc}",
@@ -104,7 +200,7 @@ def tiny_imagenet(ipc: int) -> RunConfig:
 
 
 def imagenet1k(ipc: int) -> RunConfig:
-    """WMDD on ImageNet-1K at 224 px with torchvision's ResNet-18; λ = 500 (the paper's is undocumented)."""
+    """WMDD (Liu et al., ICCV 2025) on ImageNet-1K at 224 px, torchvision's ResNet-18; λ = 500 (theirs is untold)."""
     return _derive(
         imagenette_paper(ipc),
         f"imagenet1k-ipc{ipc}",
@@ -134,8 +230,15 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "imagenette64-quick": imagenette64_quick,
     "imagenette64-peer": imagenette64_peer,
     **{f"imagenette-paper-ipc{ipc}": partial(imagenette_paper, ipc) for ipc in (1, 10, 50, 100)},
+    **{f"imagenette-weights-ipc{ipc}": partial(imagenette_weighted, ipc) for ipc in (10, 50)},
+    **{f"imagenette-ablation-{cell}": partial(ablation, cell) for cell in CELLS},
     **{f"tiny-imagenet-ipc{ipc}": partial(tiny_imagenet, ipc) for ipc in (1, 10, 50, 100)},
     **{f"imagenet1k-ipc{ipc}": partial(imagenet1k, ipc) for ipc in (1, 10, 50, 100)},
+    **{f"sre2l-imagenet1k-ipc{ipc}": partial(sre2l_imagenet1k, ipc) for ipc in (10, 50, 100)},
+    **{f"sre2l-tiny-imagenet-ipc{ipc}": partial(sre2l_tiny_imagenet, ipc) for ipc in (50, 100)},
+    "sre2l-cifar100-ipc50": partial(sre2l_cifar100, 50),
+    **{f"cda-imagenet1k-ipc{ipc}": partial(cda_imagenet1k, ipc) for ipc in (10, 50, 100)},
+    **{f"cda-tiny-imagenet-ipc{ipc}": partial(cda_tiny_imagenet, ipc) for ipc in (50, 100)},
     **{f"{kind}-ipc{ipc}": partial(cifar, kind, ipc) for kind in ("cifar10", "cifar100") for ipc in (1, 10, 50)},
 }
 

@@ -29,6 +29,7 @@ from engine.losses import (
     Coefficients,
     Targets,
     Terms,
+    average,
     chunk_loss,
     collect,
     derivatives,
@@ -58,7 +59,8 @@ class Recipe:
     """All that one step needs besides the images; tensors on the device.
 
     ``views`` holds T (shared) or T × B (per image) views; ``lr_T`` the learning rates; ``low_C``/``high_C`` the
-    valid range of each colour channel in normalised space.
+    valid range of each colour channel in normalised space. ``others`` are further teachers with targets of their own,
+    whose losses are averaged with the first one's.
     """
 
     targets: Targets
@@ -68,6 +70,7 @@ class Recipe:
     low_C: torch.Tensor
     high_C: torch.Tensor
     betas: tuple[float, float]
+    others: tuple[tuple[Probe, Targets], ...] = ()
     tv: float = 0.0
     l2: float = 0.0
     micro_batch: int = 0
@@ -185,7 +188,14 @@ def make_coefficients(config: RecoverConfig) -> Coefficients:
     )
 
 
-def make_recipe(config: RunConfig, chunk: Chunk, dataset: Dataset, targets: Targets, device: torch.device) -> Recipe:
+def make_recipe(
+    config: RunConfig,
+    chunk: Chunk,
+    dataset: Dataset,
+    targets: Targets,
+    device: torch.device,
+    others: tuple[tuple[Probe, Targets], ...] = (),
+) -> Recipe:
     """Everything random or scheduled of a chunk, computed ahead."""
     recover = config.recover
     bounds_T = crop_bounds(recover)
@@ -206,6 +216,7 @@ def make_recipe(config: RunConfig, chunk: Chunk, dataset: Dataset, targets: Targ
         low_C=((0 - mean) / std).to(device),
         high_C=((1 - mean) / std).to(device),
         betas=(recover.beta1, recover.beta2),
+        others=others,
         tv=recover.tv,
         l2=recover.l2,
         micro_batch=recover.micro_batch,
@@ -217,6 +228,13 @@ def loss_and_gradient(
     images_BCHW: torch.Tensor, probe: Probe, recipe: Recipe, iteration: int
 ) -> tuple[Terms, torch.Tensor]:
     """Terms of the chunk at one iteration and the gradient of the total to the images, exact for any micro-batch."""
+    if recipe.others:
+        alone = [
+            replace(recipe, targets=targets, others=()) for _, targets in ((probe, recipe.targets), *recipe.others)
+        ]
+        probes = [probe, *(other for other, _ in recipe.others)]
+        steps = [loss_and_gradient(images_BCHW, *one, iteration) for one in zip(probes, alone, strict=True)]
+        return average([terms for terms, _ in steps]), torch.stack([gradient for _, gradient in steps]).mean(0)
     count = len(images_BCHW)
     per_step = len(recipe.views.flips_N) // len(recipe.lr_T)
     rows, columns = view_matrices(
@@ -316,14 +334,22 @@ def to_uint8(
 
 
 def recover_chunk(
-    ctx: Context, dataset: Dataset, probe: Probe, chunk: Chunk, chunks: int, targets: Targets, work: str
+    ctx: Context,
+    dataset: Dataset,
+    probe: Probe,
+    chunk: Chunk,
+    chunks: int,
+    targets: Targets,
+    work: str,
+    others: tuple[tuple[Probe, Targets], ...] = (),
 ) -> torch.Tensor:
     """Optimise one chunk, going on from its checkpoint; returns uint8 images (B, 3, H, W) on the CPU.
 
-    ``work`` identifies what determines the images. Raises Stopped, NonFiniteLoss, OutOfMemory.
+    ``work`` identifies what determines the images; ``others`` are further teachers. Raises Stopped, NonFiniteLoss,
+    OutOfMemory.
     """
     recover = ctx.config.recover
-    recipe = make_recipe(ctx.config, chunk, dataset, targets, ctx.device)
+    recipe = make_recipe(ctx.config, chunk, dataset, targets, ctx.device, others)
     slots = Slots(ctx.run.checkpoints, f"recover-{chunk.index:06d}", work)
 
     def where(state: dict[str, Any]) -> str:
@@ -345,13 +371,15 @@ def recover_chunk(
     if "recover" in ctx.fitting:
         wanted = recover.micro_batch or len(chunk.labels_B)
         recipe = replace(recipe, micro_batch=min(wanted, ctx.fitting["recover"]))
-    buffer = LossBuffer(ctx.emit, chunk.index, len(targets.mean_GF), ctx.device, recipe.lr_T)
-    total = chunks * recover.iterations
+    layers = sum(len(one.mean_GF) for one in (targets, *(theirs for _, theirs in others)))
+    buffer = LossBuffer(ctx.emit, chunk.index, layers, ctx.device, recipe.lr_T)
+    place, turns = ctx.turn or (chunk.index, chunks)
+    total = turns * recover.iterations
 
     def after_step(iteration: int, terms: Terms, images: torch.Tensor, state: dict[str, torch.Tensor]) -> None:
         buffer.add(iteration, terms)
         done = iteration + 1
-        ctx.progress("recover", chunk.index * recover.iterations + done, total, "iterations")
+        ctx.progress("recover", place * recover.iterations + done, total, "iterations")
         last = done == recover.iterations
         if recover.preview_every and (done % recover.preview_every == 0 or last):
             _preview(ctx, dataset, chunk, done, images)

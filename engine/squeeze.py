@@ -19,7 +19,7 @@ from engine.data import Dataset, normalise
 from engine.errors import NonFiniteLoss, Stopped
 from engine.evaluate import evaluate
 from engine.memory import fits, training_failure
-from engine.randomness import permutation
+from engine.randomness import derive_seed, permutation
 
 
 def learning_rate(config: SqueezeConfig, step: int, steps_per_epoch: int) -> float:
@@ -33,15 +33,20 @@ def learning_rate(config: SqueezeConfig, step: int, steps_per_epoch: int) -> flo
 def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> dict[str, float]:
     """Train in place, going on from the last checkpoint of this ``work``: an epoch, and the step within it.
 
-    The teacher is the last epoch's network or, with ``squeeze.keep = "best"``, that of the highest top-1.
-    Returns top1 and top5 of the teacher and best_top1, in percent. Raises Stopped, NonFiniteLoss, OutOfMemory.
+    The teacher is the last epoch's network or, with ``squeeze.keep = "best"``, that of the highest top-1. Of a group
+    each rank takes its part of every batch: batch and learning rate are what they are without one, BatchNorm sees the
+    part, or with ``run.sync_bn`` the whole.
+
+    Returns top1 and top5 of the teacher and best_top1, in percent (of a group, in the first rank). Raises Stopped,
+    NonFiniteLoss, OutOfMemory, RankLost.
     """
-    config, device, source = ctx.config.squeeze, ctx.device, dataset.train
+    config, device, source, group = ctx.config.squeeze, ctx.device, dataset.train, ctx.group
     if device.type == "cuda":
         network.to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(
         network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
+    trained = group.parallel(network, ctx.config.run.sync_bn)
     slots = Slots(ctx.run.checkpoints, "squeeze", work)
     best = _Best(ctx, work)
     # A last batch of one image, which BatchNorm cannot take, is left out of the epoch.
@@ -55,12 +60,15 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
 
     def save(epoch: int, step: int) -> None:
         state = {"epoch": epoch, "step": step, "top1": top1, "top5": top5, "best_top1": best.top1}
-        ctx.save(slots, where(state), {**capture(network, optimiser), "loss_sum": loss_sum}, **state)
+        total = group.sum(loss_sum)
+        if group.leads:
+            ctx.save(slots, where(state), {**capture(network, optimiser), "loss_sum": total}, **state)
 
     saved = ctx.load(slots, where)
     if saved is not None and best.agrees(saved.state):
         restore(network, optimiser, saved.tensors)
-        loss_sum.copy_(saved.tensors["loss_sum"])
+        if group.leads:  # the sum over ranks goes on in one of them
+            loss_sum.copy_(saved.tensors["loss_sum"])
         first, step, top1, top5 = (saved.state[key] for key in ("epoch", "step", "top1", "top5"))
     for epoch in range(first, config.epochs):
         order_N = permutation(len(source), ctx.config.seed, "squeeze", epoch)
@@ -75,42 +83,55 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
             epoch,
         )
         network.train()
-        left = list(order_N[: sum(sizes)].split(config.batch_size))[step:]
-        for index, images in zip(left, source.batches(left), strict=True):
-            for group in optimiser.param_groups:
-                group["lr"] = learning_rate(config, epoch * len(sizes) + step, len(sizes))
+        trained.train()
+        batches = list(order_N[: sum(sizes)].split(config.batch_size))[step:]
+        parts = [group.part(len(batch)) for batch in batches]
+        left = [batch[rows] for batch, (rows, _) in zip(batches, parts, strict=True)]
+        for index, images, batch, (_, weight) in zip(left, source.batches(left), batches, parts, strict=True):
+            for options in optimiser.param_groups:
+                options["lr"] = learning_rate(config, epoch * len(sizes) + step, len(sizes))
             inputs = apply_views(normalise(images, dataset.mean, dataset.std), views[index])
             labels = source.labels_N[index].to(device)
-            if not fits(partial(_train_step, network, optimiser, inputs, labels, config.label_smoothing, loss_sum)):
-                raise training_failure("squeeze.batch_size", network, len(index), dataset.resolution, device)
+            counted = weight * len(batch) / group.count
+            # Dropout draws from the global generators: a step is the same, whoever did those before it.
+            torch.manual_seed(derive_seed(ctx.config.seed, "dropout", "teacher", epoch, step, group.number))
+            work_of_step = partial(
+                _train_step, trained, optimiser, inputs, labels, config.label_smoothing, loss_sum, weight, counted
+            )
+            with group.collective():
+                if not fits(work_of_step):
+                    raise training_failure("squeeze.batch_size", network, len(index), dataset.resolution, device)
             step += 1
             ctx.progress("squeeze", epoch * len(sizes) + step, config.epochs * len(sizes), "steps")
-            stop = ctx.interrupted()
-            if stop or ctx.checkpoint_due():
+            stop, due = group.any(ctx.interrupted(), group.leads and ctx.checkpoint_due())
+            if stop or due:
                 save(epoch, step)
             if stop:
                 raise Stopped("stopped in squeeze")
-        mean_loss = float(loss_sum) / sum(sizes)  # CPU–GPU synchronisation, once an epoch
+        mean_loss = float(group.sum(loss_sum)) / sum(sizes)  # CPU–GPU synchronisation, once an epoch
         if not math.isfinite(mean_loss):
             raise NonFiniteLoss(f"the teacher's loss became {mean_loss} in epoch {epoch + 1}", "lower squeeze.lr")
-        top1, top5 = evaluate(ctx, "squeeze", network, dataset.val, dataset.mean, dataset.std)
-        best.see(network, epoch + 1, top1, top5)
-        ctx.emit(
-            events.Metrics(
-                stage="squeeze",
-                epoch=epoch + 1,
-                epochs=config.epochs,
-                loss=events.numbers([mean_loss])[0],
-                top1=top1,
-                top5=top5,
-                lr=learning_rate(config, (epoch + 1) * len(sizes) - 1, len(sizes)),
+        if group.leads:
+            top1, top5 = evaluate(ctx, "squeeze", network, dataset.val, dataset.mean, dataset.std)
+            best.see(network, epoch + 1, top1, top5)
+            ctx.emit(
+                events.Metrics(
+                    stage="squeeze",
+                    epoch=epoch + 1,
+                    epochs=config.epochs,
+                    loss=events.numbers([mean_loss])[0],
+                    top1=top1,
+                    top5=top5,
+                    lr=learning_rate(config, (epoch + 1) * len(sizes) - 1, len(sizes)),
+                )
             )
-        )
+        group.meet("squeeze")  # not in an exchange, where a request to stop would not be heard
         step = 0
         loss_sum.zero_()
         save(epoch + 1, 0)
-    if config.keep == "best":
+    if config.keep == "best" and group.leads:
         top1, top5 = best.take(network)
+    group.copy_of_first(network)
     return {"top1": top1, "top5": top5, "best_top1": best.top1}
 
 
@@ -121,16 +142,18 @@ def _train_step(
     labels_B: torch.Tensor,
     label_smoothing: float,
     loss_sum: torch.Tensor,
+    weight: float,
+    counted: float,
 ) -> None:
-    """One step of SGD; adds the batch's loss to ``loss_sum``."""
+    """One step of SGD on the mean loss times ``weight``; adds the mean times the images it is ``counted`` for."""
     cuda = inputs_BCHW.device.type == "cuda"
     with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=cuda):
         logits = network(inputs_BCHW)
     loss = functional.cross_entropy(logits.float(), labels_B, label_smoothing=label_smoothing)
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    (loss * weight).backward()
     optimiser.step()
-    loss_sum += loss.detach() * len(labels_B)
+    loss_sum += loss.detach() * counted
 
 
 class _Best:

@@ -9,10 +9,11 @@ import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from engine.config.models import RunConfig
 from engine.errors import ConfigError
@@ -37,10 +38,9 @@ def _explain(item: Any) -> str:
 
 
 def _suggest(wrong: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
-    if not near:
-        leaf = wrong.rsplit(".", 1)[-1]
-        near = [key for key in known if key.rsplit(".", 1)[-1] == leaf][:1]
+    leaf = wrong.rsplit(".", 1)[-1]
+    alike = [key for key in known if key.rsplit(".", 1)[-1] == leaf]
+    near = difflib.get_close_matches(wrong, alike or known, n=1, cutoff=0.5) or alike[:1]
     return f"; did you mean '{near[0]}'?" if near else "; `wmdd-tui config schema` lists the keys"
 
 
@@ -64,12 +64,18 @@ def describe() -> list[tuple[str, str, str]]:
         for section in sections:
             model = RunConfig.model_fields[section].annotation  # type: ignore[assignment]
         field = model.model_fields[leaf]
-        choices = [str(choice) for choice in get_args(field.annotation)]
+        choices = choices_of(field)
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         unit = f" [{extra['unit']}]" if "unit" in extra else ""
         text = f"{field.description}{unit}" + (f" One of: {', '.join(choices)}." if choices else "")
-        rows.append((key, tomli_w.dumps({leaf: field.default}).split("=", 1)[1].strip(), text))
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        rows.append((key, tomli_w.dumps({leaf: default}).split("=", 1)[1].strip(), text))
     return rows
+
+
+def choices_of(field: FieldInfo) -> list[str]:
+    """The words an option may be, none where it may be anything of its type."""
+    return [str(choice) for choice in get_args(field.annotation)] if get_origin(field.annotation) is Literal else []
 
 
 def from_toml(text: str, source: str = "configuration") -> RunConfig:

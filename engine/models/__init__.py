@@ -10,6 +10,7 @@ from torch import nn
 
 from engine.config import RunConfig
 from engine.errors import ConfigError
+from engine.models import timm_names
 from engine.models.convnet import ConvNet
 from engine.models.instrument import bn_layers
 from engine.randomness import derive_seed
@@ -19,25 +20,35 @@ SMALL_RESOLUTION = 64
 
 
 def names() -> list[str]:
-    """All architectures that can be built."""
+    """All architectures that can be built without timm."""
     return [*CONVNETS, *torchvision.models.list_models(module=torchvision.models)]
 
 
-def build(arch: str, classes: int, resolution: int, stem: str = "auto", width: int = 64) -> nn.Module:
-    """A network for square images, initialised from a fixed seed. Raises ConfigError for an unknown name or stem.
+def build(arch: str, classes: int, resolution: int, stem: str = "auto", width: int = 64, seed: int = 0) -> nn.Module:
+    """A network for square images, initialised from a seed. Raises ConfigError for an unknown name or stem.
 
+    A name that torchvision does not know may be one of timm's, or "vit_tiny", "vit_small" or "vit_base".
     ResNet stems: "standard" 7×7 stride 2 and pooling; "small" 3×3 stride 1 without pooling (what "auto" takes up to
     64 px); "tiny" 3×3 stride 2 padding 3 without pooling (the authors' for Tiny-ImageNet).
     """
     known = names()
-    if arch not in known:
-        near = difflib.get_close_matches(arch, known, n=1)
+    from_timm = arch not in known and timm_names.knows(arch)
+    if arch not in known and not from_timm:
+        near = difflib.get_close_matches(arch, [*known, *timm_names.SIZES], n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ConfigError(f"unknown architecture '{arch}'{hint}", "`wmdd-tui teachers` lists those that can be built")
+        raise ConfigError(
+            f"unknown architecture '{arch}'{hint}",
+            "`wmdd-tui teachers` lists those that can be built; timm's names need its extra: "
+            "pip install 'wmdd-tui[timm]'",
+        )
+    if stem not in ("auto", "standard") and from_timm:
+        raise ConfigError(f"teacher.stem = '{stem}' is for torchvision's ResNets, not {arch}", "use stem = 'auto'")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         if arch in CONVNETS:
             return ConvNet(CONVNETS[arch], width, classes)
+        if from_timm:
+            return timm_names.build(arch, classes, resolution)
         arguments: dict[str, int | bool] = {"image_size": resolution} if arch.startswith("vit_") else {}
         if arch in ("googlenet", "inception_v3"):
             arguments = {"aux_logits": False, "init_weights": True}
@@ -89,12 +100,20 @@ def build_teacher(config: RunConfig, classes: int) -> nn.Module:
     return network
 
 
-def build_student(config: RunConfig, classes: int) -> nn.Module:
-    """The student's network, not yet trained. Raises ConfigError where it cannot take the images."""
-    arch = config.train.arch or config.teacher.arch
+def build_student(config: RunConfig, classes: int, arch: str = "") -> nn.Module:
+    """A student's network as training begins with it; ``arch`` is one of ``train.students``, by default the first.
+
+    Convolutional networks with BatchNorm are initialised alike; others (transformers) as their library does it, for
+    there the scheme is part of the network. Both are drawn from ``student_seed``. Raises ConfigError where the network
+    cannot take the images.
+    """
+    arch = arch or config.student_archs[0]
     stem = config.teacher.stem if arch == config.teacher.arch else "auto"
-    network = build(arch, classes, config.data.resolution, stem, config.teacher.width)
+    seed = derive_seed(config.student_seed, "weights", "student")
+    network = build(arch, classes, config.data.resolution, stem, config.teacher.width, seed)
     _require_resolution(network, arch, config.data.resolution)
+    if bn_layers(network):
+        initialise(network, config.student_seed, "student")
     return network
 
 

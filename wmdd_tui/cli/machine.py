@@ -69,9 +69,12 @@ def teachers(as_json: options.Json = False) -> None:
                 continue  # an unreadable run offers no teacher; `runs` shows what is wrong with it
             earlier.append({"run": run.id, "arch": settings.teacher.arch, "dataset": settings.data.dataset})
     if as_json:
-        print(json.dumps({"architectures": catalog.ARCHITECTURES, "runs": earlier}))
+        known = {"architectures": catalog.ARCHITECTURES, "transformers": catalog.TRANSFORMERS}
+        print(json.dumps({**known, "runs": earlier}))
         return
     print("architectures: " + ", ".join(catalog.ARCHITECTURES) + ", any torchvision classifier with BatchNorm")
+    print("as students also: " + ", ".join(catalog.TRANSFORMERS) + ", any torchvision classifier")
+    print("with the extra timm (pip install 'wmdd-tui[timm]'): vit_tiny, vit_small, vit_base and timm's own names")
     for row in earlier:
         print(f"run {row['run']}: {row['arch']} on {row['dataset']}; take it with")
         print(f"  --set teacher.source=run --set teacher.path={row['run']}")

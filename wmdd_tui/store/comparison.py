@@ -111,7 +111,7 @@ def read_result(run: RunDir, config: RunConfig | None, report: Report = silent) 
                 _take_losses(last, event)
             case events.Metrics(stage="train", top1=float(top1)):
                 epochs[event.epoch] = (top1, event.top5)
-            case events.Metrics(top1=float(top1)):
+            case events.Metrics(stage="squeeze" | "teacher", top1=float(top1)):
                 teacher = top1
             case events.Stage(what="end"):
                 stage = as_name(event.stage)
@@ -218,6 +218,8 @@ def _seconds(result: Result, stage: str) -> str:
 
 def setting_text(value: Any) -> str:
     """A setting's value as a person writes it."""
+    if isinstance(value, list):
+        value = ", ".join(str(part) for part in value)
     return "(empty)" if value == "" else " ".join(printable(str(value)).splitlines())
 
 

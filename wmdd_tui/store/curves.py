@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from engine import events
 from engine.errors import RunDirError
 from engine.rundir import RunDir
+from wmdd_tui.names import as_name
 from wmdd_tui.store.history import Report, all_events, silent
 from wmdd_tui.store.runs import read_report
 from wmdd_tui.store.series import Series
@@ -59,7 +60,7 @@ def read_curves(run: RunDir, label: str, report: Report = silent) -> RunCurves:
                 _take_layers(curves, names, event)
             case events.Metrics(stage="train", top1=float(top1)):
                 curves.student[event.epoch] = top1
-            case events.Metrics(top1=float(top1)):
+            case events.Metrics(stage="squeeze" | "teacher", top1=float(top1)):
                 curves.teacher_top1 = top1
                 if event.stage == "squeeze":
                     curves.teacher[event.epoch] = top1
@@ -119,8 +120,13 @@ def table(
                 for index, value in enumerate(event.values):
                     name = names[index] if index < len(names) else f"layer {index}"
                     yield label, "bn", "recover", event.chunk, event.iteration, name, value
-            case events.Metrics() if "metrics" in panels and is_new(event.stage, -1, event.epoch):
+            case events.Metrics() if "metrics" in panels and is_new(who := metrics_of(event), -1, event.epoch):
                 for name in ("loss", "top1", "top5", "lr"):
                     value = getattr(event, name)
                     if value is not None:
-                        yield label, "metrics", event.stage, "", event.epoch, name, value
+                        yield label, "metrics", who, "", event.epoch, name, value
+
+
+def metrics_of(event: events.Metrics) -> str:
+    """What epoch figures are of: their stage and, where there are several, which student or further teacher."""
+    return f"{event.stage} {as_name(event.student)}" if event.student else event.stage

@@ -211,7 +211,8 @@ def _unknown_costs(config: RunConfig, loads: Sequence[StageLoad]) -> list[str]:
     lacking = [load.stage for load in loads if not load.known]
     if not lacking:
         return []
-    names = {config.train.arch or config.teacher.arch if stage == "train" else config.teacher.arch for stage in lacking}
+    teachers = {config.teacher.arch, *(member.partition("=")[0].strip() for member in config.teacher.committee)}
+    names = set().union(*(config.student_archs if stage == "train" else teachers for stage in lacking))
     return [f"time, memory and disk of {', '.join(lacking)}: the costs of {' and '.join(sorted(names))} are not known"]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from engine import events
 from wmdd_tui.names import as_name, printable
 from wmdd_tui.store.moments import Moments
+from wmdd_tui.store.ranks import RankBook
 from wmdd_tui.store.series import Array, Series
 
 LOG_LINES = 2000
@@ -26,6 +27,8 @@ MOST_LAYERS = 1 << 14
 MOST_ITERATIONS = 1 << 40
 CLOCK_JUMP_SECONDS = 5.0
 TERMS = ("total", "ce", "feature", "bn")
+#: What every rank adds to the same curves, pictures and tables.
+FROM_ANY_RANK = frozenset({events.Iters, events.Layers, events.Image, events.Metrics})
 
 
 @dataclass
@@ -77,6 +80,7 @@ class RunView:
         self.end: events.End | None = None
         self.paused = False
         self.share = 1.0
+        self.ranks = RankBook()
         self._anchor: dict[str, events.Progress] = {}
         self._pending = _Losses()
 
@@ -88,6 +92,9 @@ class RunView:
         """Take in events in their order."""
         takers = self._takers
         for event in found:
+            if event.rank:
+                self._of_another_rank(event)
+                continue
             t = event.t
             self.first_time = self.first_time or t
             if t >= self.last_time:
@@ -96,6 +103,29 @@ class RunView:
                 self._note_clock(t)
             takers[type(event)](event)
         self._flush()
+        for row in self.ranks.rows():
+            if row.state == "lost" and (cause := f"lost rank {row.number}") not in self._told:
+                self._alert(cause, f"rank {row.number} is silent while others write: its process or its host is gone")
+
+    def _of_another_rank(self, event: events.AnyEvent) -> None:
+        """What another rank than the first tells: its own state, and what is the run's whoever tells it."""
+        if type(event) is events.Hello:
+            event.device, event.host = as_name(event.device), as_name(event.host)
+        elif type(event) is events.Stage:
+            event.stage = as_name(event.stage)
+        elif type(event) is events.End:
+            event.status = as_name(event.status)
+        self.ranks.take(event)
+        if type(event) is events.Progress:
+            own = self.ranks.joint(event)
+            if own is not event:
+                self._advance(own)
+        elif type(event) is events.Log:
+            if event.level != "info":
+                event.message = f"rank {event.rank}: {event.message}"
+                self._log(event)
+        elif type(event) in FROM_ANY_RANK:
+            self._takers[type(event)](event)
 
     def _note_clock(self, t: float) -> None:
         """A step back; writers on several threads may overtake each other by moments, which is none."""
@@ -121,12 +151,14 @@ class RunView:
         self.log.append(event)
 
     def _beat(self, event: events.Beat) -> None:
+        self.ranks.take(event)
         self.paused = event.paused
 
     def _end(self, event: events.End) -> None:
         event.error, event.message = as_name(event.error), printable(event.message[:LOG_CHARACTERS])
         event.remedy = printable(event.remedy[:LOG_CHARACTERS])
         self.end = event
+        self.ranks.take(event)
 
     def _hello(self, event: events.Hello) -> None:
         self._flush()
@@ -137,7 +169,10 @@ class RunView:
         if event.chunks * event.iterations > MOST_ITERATIONS:
             self.strange += 1
             event.chunks = event.iterations = 0
+        event.host = as_name(event.host)
         self.hello, self.end = event, None
+        self.ranks.begin(event)
+        self.ranks.take(event)
 
     def _stage(self, event: events.Stage) -> None:
         event.stage = as_name(event.stage)
@@ -145,6 +180,7 @@ class RunView:
             self.strange += 1
             return
         times = self.stages.setdefault(event.stage, StageTimes())
+        self.ranks.take(event)
         if event.what == "begin":
             times.begun, times.seconds = event.t, None
         else:
@@ -153,6 +189,10 @@ class RunView:
     def _progress(self, event: events.Progress) -> None:
         """Keep the last progress, and a speed over at least ten seconds."""
         event.stage, event.unit = as_name(event.stage), as_name(event.unit)
+        self.ranks.take(event)
+        self._advance(self.ranks.joint(event))
+
+    def _advance(self, event: events.Progress) -> None:
         if event.stage not in self.progress and len(self.progress) >= MOST_STAGES:
             self.strange += 1
             return
@@ -170,7 +210,7 @@ class RunView:
         if max(event.epoch, event.epochs) > MOST_EPOCHS:
             self.strange += 1
             return
-        event.stage = as_name(event.stage)
+        event.stage, event.student = as_name(event.stage), as_name(event.student)
         self.metrics.append(event)
         if len(self.metrics) > METRIC_ROWS:
             self.metrics = [*self.metrics[:-NEWEST_ROWS:2], *self.metrics[-NEWEST_ROWS:]]
@@ -186,6 +226,8 @@ class RunView:
         if start + count > min(most, MOST_ITERATIONS):
             self.strange += 1
             return
+        if self.ranks.count > 1 and not event.rank:
+            self.ranks.take(event)
         if not self._pending.add(start, event):
             self._flush()
             self._pending.add(start, event)
@@ -207,6 +249,7 @@ class RunView:
         if (event.retries or 0) > before:
             self._alert("retries", f"the GPU allocator retried {event.retries} times: memory is nearly full")
         self.memory = event
+        self.ranks.take(event)
 
     def note_reading(self, share: float, damaged: int, unknown: int) -> None:
         """Take in how much of the file has been read, and how many of its lines could not be used."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -17,8 +17,9 @@ from textual.suggester import SuggestFromList
 from textual.widget import Widget
 from textual.widgets import Checkbox, Collapsible, Input, Label, Select, Static
 
-from engine.catalog import ARCHITECTURES
+from engine.catalog import ARCHITECTURES, TRANSFORMERS
 from engine.config import RunConfig, from_dict, option_keys
+from engine.config.text import choices_of
 from engine.errors import ConfigError
 from wmdd_tui.store.command_line import value_at
 
@@ -59,7 +60,7 @@ def _option(key: str) -> Option:
         model = annotation
     field = model.model_fields[leaf]
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    choices = tuple(str(choice) for choice in get_args(field.annotation))
+    choices = tuple(choices_of(field))
     kind = field.annotation if isinstance(field.annotation, type) else str
     unit = f" [{extra['unit']}]" if "unit" in extra else ""
     # An option of no section has no fold it could stand in.
@@ -121,7 +122,8 @@ class FieldRow(Vertical):
             return Select(pairs, value=value, allow_blank=False, id=option.field_id, compact=True)
         if option.kind is bool:
             return Checkbox("", value=bool(value), id=option.field_id, compact=True)
-        names = SuggestFromList(ARCHITECTURES) if option.key.endswith(".arch") else None
+        students = (*ARCHITECTURES, *TRANSFORMERS) if option.key == "train.arch" else ARCHITECTURES
+        names = SuggestFromList(students) if option.key.endswith(".arch") else None
         return Input(_text(value), id=option.field_id, compact=True, suggester=names, select_on_focus=False)
 
     def put(self, value: Any) -> None:
@@ -140,6 +142,8 @@ class FieldRow(Vertical):
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(str(part) for part in value)
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 

@@ -64,7 +64,7 @@ def facts_of(run: RunDir, summary: RunSummary, ascii_only: bool) -> Text:
             f" · {config.ipc} IPC\n"
             f"{config.recover.objective} · {config.recover.iterations} iterations · lr {config.recover.lr:g}"
             f" · λ {config.recover.r_bn:g}\n"
-            f"student {config.train.arch or config.teacher.arch} · {config.train.epochs} epochs · seed {config.seed}\n"
+            f"student {', '.join(config.student_archs)} · {config.train.epochs} epochs · seed {config.seed}\n"
         )
     except EngineError as error:
         plain.append(str(error) + "\n")

@@ -18,6 +18,10 @@ from wmdd_tui.widgets.chart import Curves
 
 TERM_NAMES = {"total": "total", "ce": "CE", "feature": "feature", "bn": "BN"}
 TREND_SHARE = 0.02
+#: Slot of the second student's curve; those before it are of the first one and the teacher.
+FIRST_OTHER = 2
+#: More curves could not be told apart; the table has all students.
+MOST_STUDENTS = 12
 #: The share of a layer is its value over a sum common to all, so one order serves both columns.
 LAYER_ORDERS = ("network order", "largest value", "steepest trend", "name")
 HISTORY_VALUES = 2048
@@ -98,7 +102,7 @@ def _teacher_top1(view: RunView) -> float | None:
 def accuracy_curves(view: RunView) -> Curves:
     """The student's top-1 and top-5 by epoch, joined by straight lines; the teacher's top-1 as a level line.
 
-    Before the student trains: the teacher's own top-1 by epoch.
+    Of several students the top-1 of each, under its name. Before the student trains: the teacher's own top-1 by epoch.
     """
     train = [one for one in view.metrics if one.stage == "train"]
     top1 = {one.epoch: one.top1 for one in train if one.top1 is not None}
@@ -107,10 +111,14 @@ def accuracy_curves(view: RunView) -> Curves:
         found = {one.epoch: one.top1 for one in squeeze if one.top1 is not None}
         last = max((one.epochs for one in squeeze), default=1)
         return Curves((("teacher top-1 %", joined(found)),) if found else (), last + 1, "epochs")
-    epochs = max(one.epochs for one in train)
-    curves = [("student top-1 %", joined(top1))]
+    epochs = max(one.epochs for one in view.metrics if one.stage in ("train", "cross"))
+    others = _other_students(view)
+    curves = [(f"{train[-1].student or 'student'} top-1 %", joined(top1))]
     slots = [0]
-    top5 = {one.epoch: one.top5 for one in train if one.top5 is not None}
+    for slot, (name, points) in enumerate(others.items(), start=FIRST_OTHER):
+        curves.append((name, joined(points)))
+        slots.append(slot)
+    top5 = {} if others else {one.epoch: one.top5 for one in train if one.top5 is not None}
     if top5:
         curves.append(("top-5 %", joined(top5)))
         slots.append(2)
@@ -121,6 +129,16 @@ def accuracy_curves(view: RunView) -> Curves:
         curves.append(("teacher", level))  # the last is drawn over the others, and top-5 often lies where it does
         slots.append(1)
     return Curves(tuple(curves), epochs + 1, "epochs", slots=tuple(slots))
+
+
+def _other_students(view: RunView) -> dict[str, dict[int, float]]:
+    """Top-1 by epoch of the students beside the first, by name."""
+    found: dict[str, dict[int, float]] = {}
+    for one in view.metrics:
+        known = one.student in found or len(found) < MOST_STUDENTS
+        if one.stage == "cross" and one.top1 is not None and known:
+            found.setdefault(one.student, {})[one.epoch] = one.top1
+    return found
 
 
 def epoch_loss_curves(view: RunView) -> Curves:
@@ -137,10 +155,10 @@ def epoch_loss_curves(view: RunView) -> Curves:
 
 
 def metric_rows(view: RunView) -> list[tuple[str, ...]]:
-    """Stage, epoch, loss, top-1 and top-5 of every evaluation."""
+    """Stage (and which student, where there are several), epoch, loss, top-1 and top-5 of every evaluation."""
     return [
         (
-            one.stage,
+            f"{'train' if one.stage == 'cross' else one.stage} {one.student}".strip(),
             f"{one.epoch}/{one.epochs}" if one.epochs else "",
             "" if one.stage == "teacher" else f"{number(one.loss):.4g}",
             "" if one.top1 is None else f"{one.top1:.2f}",
