@@ -13,6 +13,7 @@ import torch
 from engine import events
 from engine.checkpoints import Loaded, Slots
 from engine.config import RunConfig
+from engine.distributed.group import Group
 from engine.errors import Stopped
 from engine.memory import in_parts
 from engine.rundir import RunDir
@@ -51,8 +52,9 @@ class Pace:
 class Context:
     """``emit`` records an event. ``interrupted()`` is True once the run must stop: the stage then saves its
     checkpoint and raises ``errors.Stopped``; it blocks while the run is paused. ``asked()`` is True once for each
-    request to checkpoint now. ``fitting`` holds, for each stage, the largest batch that fitted the device;
-    ``needed`` how many bytes the run may come to write."""
+    request to checkpoint now. ``group`` are the ranks that share the work. ``fitting`` holds, for each stage, the
+    largest batch that fitted the device; ``needed`` how many bytes the run may come to write; ``turn`` which of how
+    many chunks a rank is at, where it does not do all of them."""
 
     config: RunConfig
     device: torch.device
@@ -60,8 +62,10 @@ class Context:
     emit: Callable[[events.Event], None]
     interrupted: Callable[[], bool]
     asked: Callable[[], bool]
+    group: Group = field(default_factory=Group)
     fitting: dict[str, int] = field(default_factory=dict)
     needed: int = 0
+    turn: tuple[int, int] | None = None
     _last_progress: dict[str, float] = field(default_factory=dict)
     _warned: set[str] = field(default_factory=set)
     _on_request: bool = False
@@ -108,7 +112,8 @@ class Context:
     def begin_stage(self) -> None:
         """Count what is still to be written, and say so where the disk has less."""
         self.pace.begin(time.monotonic())
-        self._left_to_write = max(0, self.needed - written_bytes(self.run))
+        if self.group.leads:  # one rank counts the files for all
+            self._left_to_write = max(0, self.needed - written_bytes(self.run))
         self._look_at_disk()
 
     def _look_at_disk(self) -> None:

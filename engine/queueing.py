@@ -21,6 +21,7 @@ import msgspec
 
 from engine import devices, events, rundir
 from engine.control import Control
+from engine.distributed.ranks import MASK, named_devices
 from engine.errors import RunDirError, Stopped
 
 ARRIVAL_SECONDS = 30.0
@@ -169,15 +170,26 @@ def place_of(run: rundir.RunDir) -> Place | None:
 
 
 def submit(run: rundir.RunDir) -> Place:
-    """Put a run that is about to be launched at the end of its device's line. Raises EngineError."""
-    device = devices.resolve_here(run.config().run.device)
+    """Put a run that is about to be launched at the end of its devices' lines; its place on the first of them.
+
+    Raises EngineError.
+    """
     withdraw(run)
-    with _locked(device) as folder:
-        tickets = _read(folder)
-        order = max((one.order for one in tickets), default=0) + 1
-        ticket = Ticket(run_id=run.id, path=str(run.path), order=order, doing="submitted", since=time.time())
-        _write(folder, ticket)
-        return next(place for place in places_of(device, [*tickets, ticket]) if place.run_id == run.id)
+    for device in reversed(_of_run(run)):
+        with _locked(device) as folder:
+            tickets = _read(folder)
+            order = max((one.order for one in tickets), default=0) + 1
+            ticket = Ticket(run_id=run.id, path=str(run.path), order=order, doing="submitted", since=time.time())
+            _write(folder, ticket)
+            place = next(place for place in places_of(device, [*tickets, ticket]) if place.run_id == run.id)
+    return place
+
+
+def _of_run(run: rundir.RunDir) -> list[str]:
+    """The devices a run occupies, in the order in which every run takes its turns: none waits for another in a ring."""
+    section = run.config().run
+    names = named_devices(section.devices, os.environ.get(MASK)) if section.devices else [section.device]
+    return sorted({devices.resolve_here(name) for name in names})
 
 
 def withdraw(run: rundir.RunDir) -> None:
@@ -224,20 +236,20 @@ def _waiting_place(run: rundir.RunDir) -> Place:
 
 @contextmanager
 def occupied(run: rundir.RunDir, emit: Callable[[events.Event], None], control: Control) -> Iterator[None]:
-    """Occupy the run's device; a submitted run waits for its turn first. The caller holds the run's lock.
+    """Occupy the run's devices; a submitted run waits for its turns first. The caller holds the run's lock.
 
     Raises Stopped when the run is asked to stop before its turn, ConfigError, and RunDirError where the queue cannot
     be used by a run that must wait; a run that need not wait goes on unregistered and says so.
     """
-    device = devices.resolve_here(run.config().run.device)
     try:
-        try:
-            waits = _arrive(run, device)
-        except RunDirError as error:
-            waits = False
-            emit(events.Log(message=f"not registered on {device}: {error.message}", level="warning"))
-        if waits:
-            _wait(run, device, emit, control)
+        for device in _of_run(run):
+            try:
+                waits = _arrive(run, device)
+            except RunDirError as error:
+                waits = False
+                emit(events.Log(message=f"not registered on {device}: {error.message}", level="warning"))
+            if waits:
+                _wait(run, device, emit, control)
         yield
     finally:
         withdraw(run)

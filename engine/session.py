@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 import torch
 
-from engine import events, rundir
+from engine import events, faults, rundir
 from engine.context import Context
 from engine.control import Control
-from engine.errors import ConfigError
+from engine.distributed.control import GroupControl, failure_of, worth_another_try
+from engine.distributed.group import Group, join
+from engine.distributed.ranks import ALONE, Rank
+from engine.errors import ConfigError, Stopped
 from engine.hooks import StallWatch
 from engine.pipeline import execute
 from engine.report import versions
@@ -31,18 +34,41 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def work(run: rundir.RunDir, emit: Callable[[events.Event], None], control: Control) -> None:
-    """Run the whole pipeline of a run directory. Raises EngineError subclasses."""
+def work(
+    run: rundir.RunDir, emit: Callable[[events.Event], None], control: Control, device_name: str, rank: Rank = ALONE
+) -> None:
+    """Run the whole pipeline of a run directory, or a rank's share of it. Raises EngineError subclasses."""
     config = run.config()
-    device = choose_device(config.run.device)
+    device = choose_device(device_name)
     torch.set_num_threads(config.run.threads)
-    rundir.write_process(run, versions())
+    if rank.leads:
+        rundir.write_process(run, versions(), run.process() if rank.supervised else None)
+    group = Group()
     heart = Heart(emit, device, config.run.beat_seconds, lambda: control.paused)
     heart.start()
-    watch = StallWatch(run, config, emit, lambda: control.paused)
+    watch = StallWatch(run, config, emit, lambda: control.paused or group.waiting)
     watch.start()
     try:
-        execute(Context(config, device, run, watch.emit, control.interrupted, control.checkpoint_asked))
+        if isinstance(control, GroupControl):
+            group = join(rank, device, run, control)
+        execute(Context(config, device, run, watch.emit, control.interrupted, control.checkpoint_asked, group))
+        group.meet("end")
+        group.leave(True)
+    except Exception as error:
+        if isinstance(control, GroupControl):
+            group.leave(_told(error, run, rank, control))
+        raise
     finally:
         watch.stop()
         heart.stop()
+
+
+def _told(error: Exception, run: rundir.RunDir, rank: Rank, control: GroupControl) -> bool:
+    """Tell the group why this rank ends, where the others must end too; True where they are known to do so."""
+    named = faults.named(error, run)
+    if isinstance(named, Stopped):
+        return not control.told_to_end
+    if named is not None and worth_another_try(named, rank):
+        return False
+    control.report(failure_of(error, named, rank))
+    return True

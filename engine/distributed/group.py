@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -252,11 +253,12 @@ def join(rank: Rank, device: torch.device, run: RunDir, control: GroupControl) -
         )  # a host whose name resolves to nothing has that one still
     try:
         store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=JOIN_SECONDS)))
-        own: Any = PrefixStore("wmdd", store)
+        meeting = _meeting(store, rank, control)
+        own: Any = PrefixStore(f"wmdd/{meeting}", store)
         control.join(own)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-            store=PrefixStore("group", store),
+            store=PrefixStore(f"group/{meeting}", store),
             rank=rank.number,
             world_size=rank.count,
             timeout=timedelta(seconds=COLLECTIVE_SECONDS),
@@ -267,3 +269,37 @@ def join(rank: Rank, device: torch.device, run: RunDir, control: GroupControl) -
             "check MASTER_ADDR and MASTER_PORT, or --rdzv-endpoint, and that hosts may talk to each other",
         ) from None
     return Group(rank.number, rank.count, own, control, run)
+
+
+def _meeting(store: Any, rank: Rank, control: GroupControl) -> str:
+    """A name of this very meeting, given by the first rank: torchrun's store still holds what the ranks before a
+    restart had put into it, addresses of dead processes among it.
+
+    Each rank asks with a word of its own, so that no answer to one that is gone can be taken for one's own. Raises
+    RankLost, Stopped, and RuntimeError where the store is gone.
+    """
+    deadline = time.monotonic() + JOIN_SECONDS
+
+    def wait() -> None:
+        if control.told_to_end:
+            raise Stopped("stopped before the ranks had met")
+        if time.monotonic() > deadline:
+            raise RankLost(f"rank {rank.number} waited {JOIN_SECONDS:.0f} s for the others", "start all hosts at once")
+        time.sleep(LOOK_SECONDS)
+
+    own = secrets.token_hex(8)
+    if not rank.leads:
+        store.set(f"ask/{rank.number}", own)
+        while not store.check([f"answer/{own}"]):
+            wait()
+        meeting: str = store.get(f"answer/{own}").decode()
+        store.set(f"heard/{meeting}/{rank.number}", "")
+        return meeting
+    left = list(range(1, rank.count))
+    while left:
+        for number in left:
+            if store.check([f"ask/{number}"]):
+                store.set(f"answer/{store.get(f'ask/{number}').decode()}", own)
+        left = [number for number in left if not store.check([f"heard/{own}/{number}"])]
+        wait()
+    return own

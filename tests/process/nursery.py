@@ -108,9 +108,11 @@ class Nursery:
         self._process.stdin.flush()
         return self._answer()
 
-    def start(self, path: Path, injuries: Sequence[Injury] = ()) -> Engine:
-        """An engine on a run directory, with ``$WMDD_HOME`` as it is here."""
-        order = {"run": str(path), "home": os.environ["WMDD_HOME"], "injuries": list(injuries)}
+    def start(self, path: Path, injuries: Sequence[Injury] = (), **environ: str) -> Engine:
+        """An engine on a run directory, with ``$WMDD_HOME`` as it is here and further variables."""
+        order = {
+            "run": str(path), "home": os.environ["WMDD_HOME"], "injuries": list(injuries), "environ": environ,
+        }  # fmt: skip
         engine = Engine(self, self.ask(order))
         self._engines.append(engine)
         return engine
@@ -126,7 +128,7 @@ def _live(order: dict[str, Any]) -> None:
     for descriptor, target in ((os.open(os.devnull, os.O_RDONLY), 0), (console, 1), (console, 2)):
         os.dup2(descriptor, target)
     sys.stdin, sys.stdout, sys.stderr = (os.fdopen(number, mode, 1) for number, mode in ((0, "r"), (1, "w"), (2, "w")))
-    os.environ["WMDD_HOME"] = order["home"]
+    os.environ |= {"WMDD_HOME": order["home"], **order["environ"]}
     code: object = 1
     try:
         import injuries

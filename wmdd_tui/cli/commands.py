@@ -15,11 +15,26 @@ from rich.table import Table
 from rich.text import Text
 
 from engine import STAGE_HELP, __version__, config, presets, rundir
-from engine.errors import RunDirError
-from wmdd_tui.cli import checking, compare, export, foreground, machine, options, plot, sweep
+from engine.distributed.supervising import ALONE, Nodes
+from engine.errors import ConfigError, RunDirError
+from wmdd_tui.cli import (
+    checking,
+    compare,
+    embed,
+    evaluate,
+    export,
+    foreground,
+    machine,
+    options,
+    plot,
+    slurm,
+    sweep,
+    tables,
+    training,
+)  # fmt: skip
 from wmdd_tui.cli.cache import cache_app
 from wmdd_tui.cli.queue import queue_app
-from wmdd_tui.store.reader import EventTail
+from wmdd_tui.store.reader import RunTail
 from wmdd_tui.store.runs import list_summaries, read_report, summarise
 
 app = typer.Typer(
@@ -34,9 +49,10 @@ app.add_typer(config_app, name="config")
 app.add_typer(machine.datasets_app, name="datasets")
 app.add_typer(queue_app, name="queue")
 app.add_typer(cache_app, name="cache")
-for _twin in (compare.compare, export.export, plot.plot, plot.animate, sweep.sweep):
+for _twin in (compare.compare, evaluate.evaluate, export.export, plot.plot, plot.animate, embed.embed, sweep.sweep):
     app.command()(_twin)
 app.command()(machine.doctor)
+app.command()(slurm.slurm)
 app.command()(machine.teachers)
 
 
@@ -113,16 +129,19 @@ def attach(
     )
 
 
-def _begin(settings: config.RunConfig, detach: bool, as_json: bool, queue: bool = False) -> None:
-    raise typer.Exit(foreground.start(rundir.create(settings), detach, as_json, queue))
+def _begin(settings: config.RunConfig, detach: bool, as_json: bool, queue: bool = False, nodes: Nodes = ALONE) -> None:
+    raise typer.Exit(foreground.start(rundir.create(settings), detach, as_json, queue, nodes))
 
 
-def _continue(found: rundir.RunDir, detach: bool, as_json: bool, queue: bool) -> NoReturn:
-    """Start the engine on a run that has been. One of another host is left to the engine, which waits for silence."""
+def _continue(found: rundir.RunDir, detach: bool, as_json: bool, queue: bool, nodes: Nodes = ALONE) -> NoReturn:
+    """Start the engine on a run that has been. One of another host is left to the engine, which waits for silence.
+
+    A further host joins a run that is alive.
+    """
     state = rundir.state_of(found)
-    if state in rundir.ALIVE and state not in ("starting", "remote"):
+    if state in rundir.ALIVE and state not in ("starting", "remote") and not nodes.node_rank:
         raise RunDirError(f"run {found.id} is {state}", f"watch it: wmdd-tui watch {found.id}")
-    raise typer.Exit(foreground.start(found, detach, as_json, queue))
+    raise typer.Exit(foreground.start(found, detach, as_json, queue, nodes))
 
 
 @app.command()
@@ -134,17 +153,27 @@ def run(
     device: options.Device = None,
     seed: options.Seed = None,
     ipc: options.Ipc = None,
+    devices: options.Devices = None,
+    nnodes: options.NodeCount = 1,
+    rdzv_endpoint: options.RdzvEndpoint = "",
+    node_rank: options.NodeRank = 0,
     resume: options.Resume = None,
     queue: options.Queue = False,
     detach: options.Detach = False,
     as_json: options.Json = False,
 ) -> None:
     """Run the whole pipeline: wmdd-tui run --preset digits --set recover.r_bn=100"""
-    settings = options.resolve(file, preset, assignments, name, device, seed, ipc)
+    nodes = options.nodes(nnodes, rdzv_endpoint, node_rank, queue)
+    if nodes.node_rank:
+        raise ConfigError(
+            f"--node-rank {node_rank} starts no new run",
+            "start it on host 0, and here: wmdd-tui resume RUN --node-rank …",
+        )
+    settings = options.resolve(file, preset, assignments, name, device, seed, ipc, devices=devices)
     earlier = rundir.unfinished(settings) if options.may_resume(resume) else None
     if earlier is not None:
-        _continue(earlier, detach, as_json, queue)
-    _begin(settings, detach, as_json, queue)
+        _continue(earlier, detach, as_json, queue, nodes)
+    _begin(settings, detach, as_json, queue, nodes)
 
 
 def _stage_command(stage: str) -> Callable[..., None]:
@@ -166,26 +195,31 @@ def _stage_command(stage: str) -> Callable[..., None]:
     return command
 
 
-for _stage in config.STAGES:
+for _stage in config.STAGES[:-1]:
     app.command(_stage)(_stage_command(_stage))
+app.command("train")(training.train)
 
 
 @app.command()
 def resume(
     run_name: options.RunName = "",
+    nnodes: options.NodeCount = 1,
+    rdzv_endpoint: options.RdzvEndpoint = "",
+    node_rank: options.NodeRank = 0,
     queue: options.Queue = False,
     detach: options.Detach = False,
     as_json: options.Json = False,
 ) -> None:
     """Continue a stopped, failed or crashed run where it stopped: wmdd-tui resume RUN"""
-    _continue(rundir.find(run_name), detach, as_json, queue)
+    nodes = options.nodes(nnodes, rdzv_endpoint, node_rank, queue)
+    _continue(rundir.find(run_name), detach, as_json, queue, nodes)
 
 
 @app.command()
 def watch(run_name: options.RunName = "", as_json: options.Json = False) -> None:
     """Follow a run without a screen until it ends: wmdd-tui watch RUN"""
     found = rundir.find(run_name)
-    raise typer.Exit(foreground.follow(found, EventTail(found.events_file), None, as_json))
+    raise typer.Exit(foreground.follow(found, RunTail(found), None, as_json))
 
 
 @app.command()
@@ -232,9 +266,12 @@ def show(run_name: options.RunName = "", as_json: options.Json = False) -> None:
         print(json.dumps({**_plain(row), "report": read_report(found)}))
         return
     console = Console()
-    for name, value in {**_plain(row), **read_report(found)}.items():
-        if value not in (None, "", [], {}):
+    report = read_report(found)
+    for name, value in {**_plain(row), **report}.items():
+        if name not in ("students", "committee") and value not in (None, "", [], {}):
             console.print(Text(f"{name:14} {value}"), soft_wrap=True)
+    for table in tables.of_report(report):
+        console.print(table)
     if not row.problem:
         console.print(Text("\n" + config.to_toml(found.config())), soft_wrap=True)
 

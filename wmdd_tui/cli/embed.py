@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 #: Colours that 16-colour terminals have too; beside them every class has a letter.
 COLOURS = ("cyan", "yellow", "green", "magenta", "red", "blue", "white")
 MOST_CLASSES = 10
-ROWS = 24
+#: Rows of the picture: one that is seen as a whole, but never less than shows anything.
+ROWS, LEAST_ROWS = 30, 12
 DIGITS = 4
 
 
@@ -92,7 +93,7 @@ def embed(
     thinned = [embedding.thinned(one, real, seed) for one in found]
     flat = embedding.project(thinned, method.value, seed)
     if out is not None:
-        title = f"{run.id}: features of {len(flat)} classes, {method.value.upper()}"
+        title = f"{run.id}: {'PCA' if method is Projection.pca else 't-SNE'} of the teacher's features"
         embedding_figure.picture(flat, method.value, title, out.expanduser(), force)
     if as_json:
         print(json.dumps(_as_json(run, method, figures, flat, out), ensure_ascii=False))
@@ -118,7 +119,7 @@ def _draw(console: Console, flat: Sequence[Projected], ascii_only: bool) -> None
         Cloud(one.real_N2, ((letter.upper(), one.points_K2), (letter, one.images_M2)))
         for one, letter in zip(flat, names, strict=True)
     ]
-    height = max(8, min(ROWS, shutil.get_terminal_size().lines - len(flat) - 8))
+    height = max(LEAST_ROWS, min(ROWS, shutil.get_terminal_size().lines - 4))
     cells, owner = draw(clouds, height, max(20, console.width), ascii_only)
     for row, owners in zip(cells, owner, strict=True):
         line = Text(no_wrap=True)

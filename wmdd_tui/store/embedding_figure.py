@@ -65,7 +65,7 @@ def _draw(path: Path, kind: str, shown: Sequence[Projected], method: Method, tit
         legend = figure.legend(handles=[*kinds, *names[:MOST_NAMES]], loc="outside right upper", frameon=False)
         for text in legend.get_texts():
             text.set_parse_math(False)  # a class may be called anything
-        axes.set_title(title, parse_math=False)
+        axes.set_title(title, loc="left", fontsize="medium", parse_math=False)
         axes.set_xlabel(AXES[method][0])
         axes.set_ylabel(AXES[method][1])
         if method == "t-sne":

@@ -7,7 +7,7 @@ from threading import Lock
 
 from engine.rundir import ALIVE, RunDir, state_of
 from wmdd_tui.store.alerts import low_disk
-from wmdd_tui.store.reader import EventTail
+from wmdd_tui.store.reader import RunTail
 from wmdd_tui.store.view import RunView
 
 STATE_SECONDS = 1.0
@@ -20,7 +20,7 @@ class Follower:
 
     def __init__(self, run: RunDir, view: RunView, lock: Lock) -> None:
         self._run, self._view, self._lock = run, view, lock
-        self._tail = EventTail(run.events_file)
+        self._tail = RunTail(run)
         self._looked = 0.0
         self.state = ""
         self.disk = ""
@@ -65,7 +65,7 @@ class Follower:
 
 def read_view(run: RunDir) -> RunView:
     """The whole view of a run as it is now; that a newer version has written it is one of its alerts."""
-    tail, view = EventTail(run.events_file), RunView()
+    tail, view = RunTail(run), RunView()
     position = -1
     while tail.position > position:
         position = tail.position

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from engine import events
 from engine.rundir import RunDir
-from wmdd_tui.store.reader import EventTail
+from wmdd_tui.store.reader import RunTail
 
 #: Called with the work done and the work in all, in any unit.
 Report = Callable[[int, int], None]
@@ -22,17 +23,24 @@ def share_of(report: Report, index: int, parts: int) -> Report:
 
 
 def all_events(run: RunDir, report: Report = silent) -> Iterator[events.AnyEvent]:
-    """Every readable event of a run, in order; none where there is no file. ``report`` is told of bytes read."""
-    try:
-        size = run.events_file.stat().st_size
-    except OSError:
-        return
-    tail = EventTail(run.events_file)
+    """Every readable event of a run, in order, the first rank's before the others'; none where there is no file.
+
+    ``report`` is told of bytes read.
+    """
+    size = sum(_size(file) for file in (run.events_file, *run.path.glob("events.rank-*.jsonl")))
+    tail = RunTail(run)
     before = -1
     while before < tail.position < size:
         before = tail.position
         yield from tail.poll()
         report(min(tail.position, size), size)
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
 
 
 def first_hello(run: RunDir) -> events.Hello | None:

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from engine import queueing
+from engine.distributed.supervising import ALONE, Nodes
 from engine.errors import EngineError, InputError, RunDirError
 from engine.rundir import RunDir
 
@@ -18,12 +19,15 @@ if TYPE_CHECKING:
 CHECK_SECONDS = 120.0
 
 
-def launch(run: RunDir) -> subprocess.Popen[bytes]:
-    """Start ``python -m engine RUN_DIR`` detached, its output in ``console.log``. Raises RunDirError."""
+def launch(run: RunDir, nodes: Nodes = ALONE) -> subprocess.Popen[bytes]:
+    """Start ``python -m engine RUN_DIR`` detached, its output in ``console.log``. Raises RunDirError.
+
+    ``nodes`` says how many hosts start it, and which of them this is.
+    """
     try:
         with run.console_file.open("ab") as console:
             return subprocess.Popen(
-                [sys.executable, "-m", "engine", str(run.path)],
+                [sys.executable, "-m", "engine", str(run.path), *nodes.arguments()],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,

@@ -9,12 +9,15 @@ from pathlib import Path
 import msgspec
 
 from engine import events
+from engine.rundir import RunDir
 
 #: One poll's worth of whole lines: decoding it takes some milliseconds, during which no key is answered.
 CHUNK_BYTES = 1 << 20
 PIECES = 8
 #: The names of 100,000 classes stand in one line; what is longer is no line of ours.
 LONGEST_LINE = 8 << 20
+#: No group is larger; a number beyond is rubbish.
+MOST_RANKS = 4096
 
 
 class _Head(msgspec.Struct):
@@ -118,6 +121,62 @@ class EventTail:
             self.unknown += 1
             return
         self.damaged += not self.newer
+
+
+class RunTail:
+    """The events of all ranks of a run as one ``EventTail`` would give them: the first rank's before the others'.
+
+    The first rank says how many there are. When one file begins anew, all are read again.
+    """
+
+    def __init__(self, run: RunDir) -> None:
+        self._run = run
+        self._restarts = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._tails = [EventTail(self._run.events_file)]
+
+    @property
+    def position(self) -> int:
+        """Bytes read so far of all files; it stands still at their ends."""
+        return sum(tail.position for tail in self._tails)
+
+    @property
+    def share(self) -> float:
+        return sum(tail.share for tail in self._tails) / len(self._tails)
+
+    @property
+    def damaged(self) -> int:
+        return sum(tail.damaged for tail in self._tails)
+
+    @property
+    def unknown(self) -> int:
+        return sum(tail.unknown for tail in self._tails)
+
+    @property
+    def newer(self) -> str:
+        return next((tail.newer for tail in self._tails if tail.newer), "")
+
+    @property
+    def restarts(self) -> int:
+        return self._restarts + sum(tail.restarts for tail in self._tails)
+
+    def poll(self, limit: int = CHUNK_BYTES) -> list[events.AnyEvent]:
+        """New events of the first rank that has any, from at most ``limit`` bytes; an empty list at all ends."""
+        before = self.restarts
+        for tail in self._tails:
+            found = tail.poll(limit)
+            if self.restarts > before and len(self._tails) > 1:
+                self._restarts = before + 1
+                self._begin()
+                return self.poll(limit)
+            if found:
+                ranks = max((event.ranks for event in found if type(event) is events.Hello), default=1)
+                for number in range(len(self._tails), min(ranks, MOST_RANKS)):
+                    self._tails.append(EventTail(self._run.rank_events_file(number)))
+                return found
+        return []
 
 
 def _refusal(schema: float | str) -> str:

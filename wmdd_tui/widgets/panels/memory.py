@@ -9,14 +9,16 @@ from wmdd_tui.widgets.gauge import Gauge
 from wmdd_tui.widgets.memory_parts import device_parts, host_parts
 from wmdd_tui.widgets.painted import Lines
 from wmdd_tui.widgets.panels.base import Panel
+from wmdd_tui.widgets.rank_rows import rank_lines
 
 
 class MemoryPanel(Panel):
-    """GPU memory where there is a GPU, and the host's figures everywhere."""
+    """GPU memory where there is a GPU, the host's figures everywhere, and the ranks of a run on several devices."""
 
     _text = ""
 
     def compose(self) -> ComposeResult:
+        yield Lines(id="ranks")
         yield Lines(id="device")
         yield Gauge(id="device-gauge")
         yield Lines(id="device-notes")
@@ -25,10 +27,12 @@ class MemoryPanel(Panel):
         yield Lines(id="host-notes")
 
     def basis(self, view: RunView) -> object:
-        return [view.memory]
+        return [view.memory, view.ranks.rows()]
 
     def draw(self, view: RunView) -> None:
-        memory = view.memory
+        memory, ranks = view.memory, rank_lines(view.ranks.rows())
+        self.query_one("#ranks").display = bool(ranks)
+        self._put("#ranks", "\n".join(ranks))
         if memory is None:
             self._put("#host", "no figures yet")
             return
@@ -44,7 +48,8 @@ class MemoryPanel(Panel):
         self._put("#host", host.text)
         self.query_one("#host-gauge", Gauge).show(host.parts, host.total, host.peak)
         self._put("#host-notes", "\n".join([host.legend(), *host.notes]))
-        self._text = "\n".join(line for line in (head, below, host.text, host.legend(), *host.notes) if line)
+        lines = (*ranks, head, below, host.text, host.legend(), *host.notes)
+        self._text = "\n".join(line for line in lines if line)
 
     def _put(self, selector: str, text: str) -> None:
         self.query_one(selector, Lines).update(text)
