@@ -213,7 +213,7 @@ def _end_of_group(run: rundir.RunDir, code: int) -> Ending:
 def _rank(run: rundir.RunDir, rank: ranks.Rank) -> int:
     """Be one rank of a group. Raises EngineError, OSError."""
     if rank.elastic:
-        ranks.end_with_parent()
+        ranks.end_with_parent(os.environ.get(ranks.SUPERVISED, ""))
     last = rundir.last_event(run.events_file) if rank.attempt else None
     if isinstance(last, events.End) and last.error != "RankLost":
         return supervising.exit_code_of(last)  # torchrun starts again what has ended as it was meant to

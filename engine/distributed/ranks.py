@@ -7,12 +7,16 @@ one way to name an instance of a GPU that is partitioned (MIG).
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
 from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import psutil
 
 from engine import devices
 from engine.errors import ConfigError
@@ -20,11 +24,13 @@ from engine.errors import ConfigError
 if TYPE_CHECKING:
     from engine.config import RunSection
 
-#: Set by our own supervisor, which then holds the run's lock and its place in the queue.
+#: Set by our own supervisor to its pid; it then holds the run's lock and its place in the queue.
 SUPERVISED = "WMDD_SUPERVISED"
 MASK = "CUDA_VISIBLE_DEVICES"
 #: From <linux/prctl.h>: the signal a process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
+#: Exit code of a rank whose torchrun is gone.
+ORPHAN_CODE = 70
 FIRST_PORT, PORTS = 20_000, 20_000
 
 
@@ -162,9 +168,17 @@ def _masked(name: str, mask: str | None) -> str:
     return entries[number]
 
 
-def end_with_parent() -> None:
-    """Have this process killed when its parent dies, where the system can; a lone rank would never end."""
+def end_with_parent(grandparent: str = "") -> None:
+    """Have this process killed when its parent dies, where the system can; a lone rank would never end.
+
+    ``grandparent`` is the pid of whoever started the parent: where it is another already, the parent is gone.
+    """
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if grandparent:
+        with suppress(psutil.Error):
+            if psutil.Process(os.getppid()).ppid() == int(grandparent):
+                return
+        os._exit(ORPHAN_CODE)

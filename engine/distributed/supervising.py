@@ -102,7 +102,11 @@ def supervise(run: RunDir, nodes: Nodes, ranks: int, stop_asked: Callable[[], bo
     and kill whoever needs longer for a checkpoint, and does not pass SIGUSR1 on at all. Raises OSError.
     """
     threads = str(run.config().run.threads)
-    environment = {**os.environ, SUPERVISED: "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads)}
+    environment = {
+        **os.environ,
+        SUPERVISED: str(os.getpid()),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+    }
     if stop_asked():
         return EXIT_CODES["stopped"]
     process = subprocess.Popen(command(run, nodes, ranks), env=environment, preexec_fn=end_with_parent)
