@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +16,11 @@ import torch
 from engine import config, models, students
 from engine.catalog import dataset_facts
 from engine.committee import member_config
-from engine.data import load_dataset
+from engine.data import list_dataset, load_dataset
 from engine.distributed.ranks import MASK, named_devices
 from engine.effects import without_effect
-from engine.errors import ConfigError, EngineError
+from engine.errors import ConfigError, DataError, EngineError
+from engine.givenset import fkd_epochs, read_given
 from engine.models.checkpoint import load_teacher
 from engine.models.instrument import bn_layers
 from engine.report import versions
@@ -37,12 +39,16 @@ def examine(settings: config.RunConfig) -> dict[str, Any]:
     if settings.data.dataset == "digits":
         dataset = load_dataset(settings.data, settings.seed, torch.device("cpu"))
         classes, train, val = len(dataset.class_names), len(dataset.train), len(dataset.val)
+    elif settings.data.pseudo_labels:
+        listing, kept, held, _ = list_dataset(settings.data, settings.seed)
+        classes, train, val = len(listing.class_ids), len(kept.items), len(held.items)
     else:
         facts = dataset_facts(settings.data.dataset, settings.data.path)
         if facts.problem:
             named = "" if "data.path" in facts.problem else f"data.path = '{settings.data.path}': "
             raise ConfigError(named + facts.problem)
         classes, train, val = facts.classes, facts.train_images, facts.val_images
+    _check_given(settings, classes)
     network = models.build_teacher(settings, classes)
     students.check(settings, classes)
     for entry in settings.teacher.committee:
@@ -59,6 +65,21 @@ def examine(settings: config.RunConfig) -> dict[str, Any]:
         "device": str(device),
         "warnings": without_effect(settings),
     }
+
+
+def _check_given(settings: config.RunConfig, classes: int) -> None:
+    """Images and labels of others are there, and as many as the run wants. Raises DataError."""
+    if settings.recover.objective != "given" or "recover" not in settings.stages:
+        return
+    given = read_given(Path(settings.recover.path))
+    if (len(given.classes), given.ipc()) != (classes, settings.ipc):
+        raise DataError(
+            f"recover.path = '{settings.recover.path}' holds {given.ipc()} images of each of {len(given.classes)} "
+            f"classes; ipc is {settings.ipc}, and the data set has {classes} classes",
+            "set ipc, or take a set distilled from this data set",
+        )
+    if settings.relabel.storage == "fkd":
+        fkd_epochs(Path(settings.relabel.path))
 
 
 def _check_member(settings: config.RunConfig, classes: int) -> None:

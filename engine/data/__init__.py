@@ -17,13 +17,21 @@ import torch
 from engine.config import DataConfig
 from engine.data import cifar, digits, imagefolder, parquet
 from engine.data.listing import Listing, Split
-from engine.data.pseudo import PseudoFacts, apply_pseudo_labels
+from engine.data.pseudo import PseudoFacts, Relabelled, apply_pseudo_labels
 from engine.data.reading import decode_all, stream
 from engine.data.source import ImageSource, ResidentSource
 from engine.errors import DataError, OutOfMemory
 from engine.randomness import permutation
 
-__all__ = ["Dataset", "ImageSource", "load_dataset", "normalisation", "normalise", "require_every_class"]
+__all__ = [
+    "Dataset",
+    "ImageSource",
+    "list_dataset",
+    "load_dataset",
+    "normalisation",
+    "normalise",
+    "require_every_class",
+]
 
 #: Share of the free memory that decoded images may take before they are streamed.
 RESIDENT_SHARE = 0.4
@@ -79,12 +87,7 @@ def load_dataset(
     another image of its class stands in and ``warn`` is told. ``progress`` may raise to stop. Raises DataVanished,
     OutOfMemory.
     """
-    listing = _list(config)
-    train, val = _splits(listing, config, seed)
-    relabelled = apply_pseudo_labels(train, val, config, listing.class_ids) if config.pseudo_labels else None
-    if relabelled is not None:
-        train = relabelled.train
-    train = _most(train, config, seed)
+    listing, train, val, relabelled = list_dataset(config, seed)
     resident = _fits(config, len(train.items) + len(val.items), device)
     skipped: list[str] = []
     total = len(train.items) + len(val.items)
@@ -144,6 +147,19 @@ def require_every_class(dataset: Dataset) -> None:
             f"data.pseudo_labels: no image is labelled as class '{empty[0]}' ({len(empty)} such classes)",
             "distillation needs images of every class; set train.images = 'real' to train on them as they are",
         )
+
+
+def list_dataset(config: DataConfig, seed: int) -> tuple[Listing, Split, Split, Relabelled | None]:
+    """A data set's classes, training and validation images, and what its pseudo-labels are; nothing is decoded.
+
+    Raises DataError for what is unusable.
+    """
+    listing = _list(config)
+    train, val = _splits(listing, config, seed)
+    relabelled = apply_pseudo_labels(train, val, config, listing.class_ids) if config.pseudo_labels else None
+    if relabelled is not None:
+        train = relabelled.train
+    return listing, _most(train, config, seed), val, relabelled
 
 
 def _report(progress: Callable[[int, int], None], before: int, total: int, count: int) -> None:

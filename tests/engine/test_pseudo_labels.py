@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.config import DataConfig
+from engine.check import examine
+from engine.config import DataConfig, RunConfig, override
 from engine.data import Dataset, load_dataset
 from engine.data.pseudo import match_clusters
 from engine.errors import DataError
@@ -166,6 +167,29 @@ def test_rows_of_parquet_go_by_the_files_they_came_from(tmp_path: Path) -> None:
         CPU,
     )
     assert found.train.labels_N.tolist() == [0, 0, 1, 1]
+
+
+def test_config_check_says_what_does_not_match(load: Load, tmp_path: Path) -> None:
+    """Before any run is made, and also for images without class folders, which no catalogue can count."""
+    load(FAULTY, on_mismatch="skip")
+    values = [
+        "data.dataset=imagefolder", f'data.path="{tmp_path / "tree"}"',
+        f'data.pseudo_labels="{tmp_path / "labels.csv"}"', "train.images=real", "train.labels=hard", "teacher.width=8",
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="1 rows name no training image"):
+        examine(override(RunConfig(), values))
+    assert examine(override(RunConfig(), [*values, "data.on_mismatch=skip"]))["dataset"]["train_images"] == 8
+
+
+def test_config_check_counts_a_given_set(load: Load, tmp_path: Path) -> None:
+    load(_rows())
+    values = [
+        "data.dataset=imagefolder", f'data.path="{tmp_path / "tree"}"', "recover.objective=given", "teacher.width=8",
+        f'recover.path="{tmp_path / "tree" / "train"}"',
+    ]  # fmt: skip
+    with pytest.raises(DataError, match="holds 4 images of each of 3 classes; ipc is 10"):
+        examine(override(RunConfig(), values))
+    assert examine(override(RunConfig(), [*values, "ipc=4"]))["dataset"]["classes"] == 3
 
 
 @pytest.mark.parametrize(
