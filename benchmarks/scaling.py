@@ -38,6 +38,7 @@ class Task:
     features: int = 512
     channels: int = 4800
     pixels: int = 3 * 224 * 224
+    forward_batch: int = 256
 
     @property
     def synthetic(self) -> int:
@@ -68,7 +69,7 @@ class Units:
 def seconds(task: Task, units: Units, ranks: int, slots: int = 0) -> dict[str, float]:
     """Predicted seconds of each stage. ``slots`` ranks at most compute at the same time (cores of a small machine)."""
     at_once = min(ranks, slots or ranks)
-    shards = [float(len(shard)) for shard in ranges(-(-task.images // 256), 8)]
+    shards = [float(len(shard)) for shard in ranges(-(-task.images // task.forward_batch), 8)]
     parts = [float(len(part)) for part in ranges(task.classes)]
     per_chunk = max(1, task.batch // task.ipc)
     sizes = [min(per_chunk, task.classes - first) * task.ipc for first in range(0, task.classes, per_chunk)]
@@ -162,7 +163,7 @@ def measure(counts: list[int], repeats: int) -> dict[str, object]:
     """Runs with each number of ranks; what was measured and predicted, in seconds."""
     teacher = carried_out(settings(None, []))
     results: dict[str, object] = {}
-    task = Task("digits", 1437, 10, 5, 200, 320, batch=5, features=64, pixels=3 * 16 * 16)
+    task = Task("digits", 1437, 10, 5, 200, 320, batch=5, features=64, pixels=3 * 16 * 16, forward_batch=16)
     units: Units | None = None
     slots = len(os.sched_getaffinity(0))
     for count in counts:
