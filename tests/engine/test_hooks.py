@@ -87,7 +87,7 @@ def test_the_engine_calls_the_hook_after_its_end(tmp_path: Path, monkeypatch: py
     def outcome(*_: object) -> tuple[events.End, int]:
         return events.End(status="failed", error="NonFiniteLoss", message="nan"), 1
 
-    monkeypatch.setattr(engine_main, "_outcome", outcome)
+    monkeypatch.setattr(engine_main, "_alone", outcome)
     assert engine_main.main([str(run.path)]) == 1
     assert told.read_text() == f"failed {run.id}"
     assert isinstance(list(events.read(run.events_file))[-1], events.End)

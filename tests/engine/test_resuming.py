@@ -22,7 +22,7 @@ def test_the_end_of_the_process_before_is_not_the_last_word(status: str, monkeyp
         seen.append(rundir.state_of(run))
         return events.End(status="finished"), 0
 
-    monkeypatch.setattr(engine_main, "_outcome", outcome)
+    monkeypatch.setattr(engine_main, "_alone", outcome)
     with rundir.hold_lock(run) as locked:
         assert engine_main._run(run, Control(run), locked) == 0
     assert seen == ["running"]
@@ -37,7 +37,7 @@ def test_a_new_run_is_starting_until_it_says_hello(monkeypatch: pytest.MonkeyPat
         seen.append(rundir.state_of(run))
         return events.End(status="finished"), 0
 
-    monkeypatch.setattr(engine_main, "_outcome", outcome)
+    monkeypatch.setattr(engine_main, "_alone", outcome)
     with rundir.hold_lock(run) as locked:
         engine_main._run(run, Control(run), locked)
     assert seen == ["starting"]
