@@ -10,7 +10,7 @@ from engine.control import Control
 
 
 @pytest.mark.parametrize("status", ["stopped", "failed"])
-def test_the_end_of_the_process_before_is_not_the_last_word(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_the_process_before_is_not_the_last_word(status: str) -> None:
     run = rundir.create(presets.get("digits"))
     writer = events.Writer(run.events_file)
     writer.write(events.End(status=status))
@@ -22,14 +22,13 @@ def test_the_end_of_the_process_before_is_not_the_last_word(status: str, monkeyp
         seen.append(rundir.state_of(run))
         return events.End(status="finished"), 0
 
-    monkeypatch.setattr(engine_main, "_alone", outcome)
     with rundir.hold_lock(run) as locked:
-        assert engine_main._run(run, Control(run), locked) == 0
+        assert engine_main._run(run, Control(run), locked, outcome) == 0
     assert seen == ["running"]
     assert rundir.state_of(run) == "finished"
 
 
-def test_a_new_run_is_starting_until_it_says_hello(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_run_is_starting_until_it_says_hello() -> None:
     run = rundir.create(presets.get("digits"))
     seen: list[str] = []
 
@@ -37,7 +36,6 @@ def test_a_new_run_is_starting_until_it_says_hello(monkeypatch: pytest.MonkeyPat
         seen.append(rundir.state_of(run))
         return events.End(status="finished"), 0
 
-    monkeypatch.setattr(engine_main, "_alone", outcome)
     with rundir.hold_lock(run) as locked:
-        engine_main._run(run, Control(run), locked)
+        engine_main._run(run, Control(run), locked, outcome)
     assert seen == ["starting"]
