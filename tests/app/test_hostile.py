@@ -206,7 +206,7 @@ async def test_a_file_that_grows_faster_than_it_is_read() -> None:
             assert screen.query_one(f"#panel-{panel}").display
         append(run, lines({"kind": "end", "t": 1003, "status": "finished"}))
         await until(pilot, lambda: screen.state == "finished" and screen.view.end is not None)
-        assert "reading" not in text_of(app, "#headline")
+        await until(pilot, lambda: "reading" not in text_of(app, "#headline"))
 
 
 async def test_a_file_that_is_cut_short_is_shown_anew() -> None:
