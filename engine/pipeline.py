@@ -16,6 +16,7 @@ from torch import nn
 
 from engine import committee, events, groundwork, models, students
 from engine.artifacts import Cache, key_of
+from engine.chunks import Chunk, plan_chunks
 from engine.context import Context, staged
 from engine.data import Dataset, load_dataset, require_every_class
 from engine.data.given import given_files
@@ -24,7 +25,6 @@ from engine.interchange.classes import cluster_judge, order_in_doubt, teacher_vo
 from engine.interchange.fkd import FkdLabels
 from engine.models.instrument import classifier_layer
 from engine.outcome import Outcome
-from engine.recover import Chunk, plan_chunks
 from engine.relabel import relabel
 from engine.report import write_dataset_card, write_report
 from engine.softlabels import SyntheticSet, images_sha256, read_soft_labels, real_set

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from engine.chunks import Chunk, real_indices
 from engine.context import Context
 from engine.data import Dataset, normalise
 from engine.losses import Coefficients, Collected, Targets, chunk_loss, collect, join
 from engine.models.instrument import Probe
-from engine.recover import Chunk, real_indices
 from engine.rundir import write_whole
 
 FORWARD_BATCH = 256

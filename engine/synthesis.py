@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from engine.checkpoints import DAMAGE, pack, read
+from engine.chunks import Chunk, real_indices
 from engine.context import Context
 from engine.data import Dataset
 from engine.data.given import load_given
@@ -23,7 +24,8 @@ from engine.losses import Targets
 from engine.models.instrument import Probe
 from engine.pictures import contact_sheet, image_path, png_bytes, to_pillow
 from engine.quality import against_real
-from engine.recover import Chunk, make_coefficients, make_targets, real_indices, recover_chunk
+from engine.recipe import make_coefficients, make_targets
+from engine.recover import recover_chunk
 from engine.rundir import write_whole
 from engine.softlabels import SyntheticSet
 from engine.statistics import Statistics

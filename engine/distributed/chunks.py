@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from engine.checkpoints import DIGEST_BYTES
+from engine.chunks import Chunk
 from engine.context import Context
 from engine.distributed.planning import chunk_cost
 from engine.errors import RankLost
-from engine.recover import Chunk
 
 
 def own_chunks(ctx: Context, chunks: Sequence[Chunk], path_of: Callable[[Chunk], Path], work: str) -> list[Chunk]:

@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 from engine import events, models, presets, rundir
 from engine.artifacts import Cache
 from engine.checkpoints import pack
+from engine.chunks import plan_chunks
 from engine.config import RunConfig, override
 from engine.data import load_dataset
 from engine.models.instrument import bn_layers, classifier_layer
-from engine.recover import plan_chunks
 from engine.rundir import RunDir
 from wmdd_tui.app import WmddApp
 from wmdd_tui.cli.commands import app as commands

@@ -16,7 +16,8 @@ from engine.errors import ConfigError
 from engine.losses import Coefficients, Targets
 from engine.models import build
 from engine.models.instrument import Probe, bn_layers, classifier_layer
-from engine.recover import Recipe, loss_and_gradient
+from engine.optimise import loss_and_gradient
+from engine.recipe import Recipe
 
 IMAGES = 6
 

@@ -12,17 +12,13 @@ from torch.nn import functional
 
 from engine import barycenter, statistics
 from engine.augment import Views, apply_views, draw_views
+from engine.chunks import plan_chunks
 from engine.config import RecoverConfig
 from engine.losses import Coefficients, Targets, image_moments
 from engine.models import build
 from engine.models.instrument import Probe, bn_layers
-from engine.recover import (
-    Recipe,
-    crop_bounds,
-    learning_rates,
-    loss_and_gradient,
-    plan_chunks,
-)
+from engine.optimise import loss_and_gradient
+from engine.recipe import Recipe, crop_bounds, learning_rates
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from nursery import PATIENCE, Engine, Injury, Nursery
 from scenes import last_end, said, seen, small
 
 from engine import checkpoints, events, rundir
+from engine.chunks import plan_chunks
 from engine.config import RunConfig
 from engine.distributed.planning import balanced, chunk_cost, imbalance
 from engine.pictures import image_path
-from engine.recover import plan_chunks
 
 #: Five chunks, four shards of statistics, ten barycenters and four blocks of soft labels to share out.
 DIVISIBLE = [

@@ -17,7 +17,9 @@ from engine import barycenter, statistics
 from engine.augment import Views
 from engine.losses import Coefficients, Targets, chunk_loss, collect
 from engine.models.instrument import Probe, bn_layers
-from engine.recover import Recipe, learning_rates, optimise, to_uint8
+from engine.optimise import optimise
+from engine.recipe import Recipe, learning_rates
+from engine.recover import to_uint8
 from engine.student_loss import kd_loss
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
