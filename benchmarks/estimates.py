@@ -31,7 +31,7 @@ from wmdd_tui.store.devices import list_devices
 from wmdd_tui.store.estimate import Estimate, Machine, estimate, machine_for
 from wmdd_tui.store.launch import launch
 from wmdd_tui.store.measured import Measured, measured_runs
-from wmdd_tui.store.speed import CPU_RATES, DATA_SECONDS, START_SECONDS
+from wmdd_tui.store.speed import CPU_RATES, FIXED_SECONDS
 from wmdd_tui.store.workload import DATA, START, Work, loads_of
 
 LIMIT = 0.25
@@ -152,9 +152,8 @@ def fitted(found: Sequence[Measured]) -> Work:
     rows, wanted = [], []
     for run in found:
         for load in loads_of(run.config, run.data, run.cuda, run.resident):
-            seconds = run.seconds.get(load.stage)
-            constant = {START: START_SECONDS, DATA: DATA_SECONDS}.get(load.stage, 0.0)
-            if load.known and seconds and not constant:
+            seconds = run.seconds.get(load.stage, 0.0) - FIXED_SECONDS.get(load.stage, 0.0)
+            if load.known and seconds > 0 and load.stage not in (START, DATA):
                 weight = 1 / (0.05 * seconds + 0.25)
                 rows.append([weight * amount * rate for amount, rate in zip(load.work, CPU_RATES, strict=True)])
                 wanted.append(weight * seconds)

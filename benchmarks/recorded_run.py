@@ -82,10 +82,9 @@ def _losses(chance: random.Random, t: float, chunk: int, first: int, count: int,
     feature = [8 + 30 * f * n for f, n in zip(fade, noise, strict=True)]
     bn = [20 + 60 * f * n for f, n in zip(fade, noise, strict=True)]
     total = [a + b + 10 * c for a, b, c in zip(ce, feature, bn, strict=True)]
-    rates = [0.125 * (1 + math.cos(math.pi * (first + i) / length)) for i in range(count)]
     return events.Iters(
         t=t, chunk=chunk, first=first, total=events.numbers(total), ce=events.numbers(ce),
-        feature=events.numbers(feature), bn=events.numbers(bn), lr=events.numbers(rates),
+        feature=events.numbers(feature), bn=events.numbers(bn),
     )  # fmt: skip
 
 

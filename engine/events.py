@@ -72,7 +72,7 @@ class Progress(Event, tag="progress"):
 
 
 class Iters(Event, tag="iters"):
-    """Losses of consecutive iterations of one chunk, from iteration ``first`` on. ``lr`` likewise."""
+    """Losses of consecutive iterations of one chunk, from iteration ``first`` on."""
 
     chunk: Count
     first: Count
@@ -80,7 +80,6 @@ class Iters(Event, tag="iters"):
     ce: list[Number] = []
     feature: list[Number] = []
     bn: list[Number] = []
-    lr: list[Number] = []
 
 
 class Layers(Event, tag="layers"):

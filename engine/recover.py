@@ -74,7 +74,7 @@ def recover_chunk(
         wanted = recover.micro_batch or len(chunk.labels_B)
         recipe = replace(recipe, micro_batch=min(wanted, ctx.fitting["recover"]))
     layers = sum(len(one.mean_GF) for one in (targets, *(theirs for _, theirs in others)))
-    buffer = LossBuffer(ctx.emit, chunk.index, layers, ctx.device, recipe.lr_T)
+    buffer = LossBuffer(ctx.emit, chunk.index, layers, ctx.device)
     place, turns = ctx.turn or (chunk.index, chunks)
     total = turns * recover.iterations
 

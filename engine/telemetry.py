@@ -33,11 +33,9 @@ class LossBuffer:
         chunk: int,
         layers: int,
         device: torch.device,
-        lr_T: list[float],
     ) -> None:
         self._emit = emit
         self._chunk = chunk
-        self._lr_T = lr_T
         self._rows = torch.zeros(ROWS, len(TERMS) + layers, device=device)
         self._first = 0
         self._count = 0
@@ -68,7 +66,6 @@ class LossBuffer:
                 ce=columns[1],
                 feature=columns[2],
                 bn=columns[3],
-                lr=events.numbers(self._lr_T[self._first : last]),
             )
         )
         self._emit(events.Layers(chunk=self._chunk, iteration=last - 1, values=events.numbers(rows[-1][len(TERMS) :])))

@@ -41,7 +41,7 @@ def record(name: str = "recorded", end: str = "finished") -> RunDir:
     writer.write(events.Stage(stage="recover", what="begin"))
     for step in range(20):
         loss: list[events.Number] = [float(20 - step)]
-        writer.write(events.Iters(chunk=0, first=step, total=loss, ce=loss, feature=loss, bn=["nan"], lr=[0.1]))
+        writer.write(events.Iters(chunk=0, first=step, total=loss, ce=loss, feature=loss, bn=["nan"]))
         writer.write(events.Layers(chunk=0, iteration=step, values=[1.0, 3.0]))
         writer.write(events.Progress(stage="recover", done=step + 1, total=20, unit="iterations"))
     writer.write(events.Memory(rss=1 << 30, cpu_percent=50.0, host_total=8 << 30, host_available=4 << 30))

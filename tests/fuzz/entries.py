@@ -165,7 +165,7 @@ def _good_events() -> bytes:
         events.Hello(stages=["squeeze"], classes=2, class_names=["a", "b"], chunks=1, iterations=5, layers=["x"]),
         events.Stage(stage="squeeze", what="begin"),
         events.Progress(stage="squeeze", done=1, total=3),
-        events.Iters(chunk=0, first=0, total=[1.0, "nan"], ce=[1.0], feature=[1.0], bn=[1.0], lr=[0.1]),
+        events.Iters(chunk=0, first=0, total=[1.0, "nan"], ce=[1.0], feature=[1.0], bn=[1.0]),
         events.Layers(chunk=0, iteration=1, values=[1.0]),
         events.Metrics(stage="train", epoch=1, epochs=2, top1=50.0),
         events.Image(chunk=0, iteration=0, path="previews/../../x.png", classes=[1]),

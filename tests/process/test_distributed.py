@@ -127,6 +127,35 @@ def test_a_request_stops_all_ranks_and_one_process_goes_on(
     assert made(run) == alone
 
 
+def test_a_paused_group_stands_still_and_goes_on_to_the_same_bytes(
+    nursery: Nursery, teacher: Path, alone: dict[str, str]
+) -> None:
+    run = rundir.create(divisible(teacher))
+    ranks = group(nursery, run, 2)
+    ranks[0].until(lambda: any(isinstance(one, events.Iters) for one in of_rank(run, 1)))
+    run.request("pause")
+    ranks[0].until(lambda: all(paused(run, rank) for rank in range(2)))
+    assert rundir.state_of(run) == "paused"
+    done = [count_of(run, rank) for rank in range(2)]
+    beats = [len(of_rank(run, rank)) for rank in range(2)]
+    ranks[0].until(lambda: all(len(of_rank(run, rank)) > beats[rank] + 2 for rank in range(2)))
+    assert [count_of(run, rank) for rank in range(2)] == done, "iterations went on in a paused group"
+    run.request("unpause")
+    assert [rank.wait() for rank in ranks] == [0, 0], told(run)
+    assert made(run) == alone
+
+
+def paused(run: rundir.RunDir, rank: int) -> bool:
+    """Whether the rank's newest beat says so."""
+    beats = [one for one in of_rank(run, rank) if isinstance(one, events.Beat)]
+    return bool(beats) and beats[-1].paused
+
+
+def count_of(run: rundir.RunDir, rank: int) -> int:
+    """Iterations that the rank has told of."""
+    return sum(len(one.total) for one in of_rank(run, rank) if isinstance(one, events.Iters))
+
+
 def test_a_rank_that_cannot_go_on_ends_all_with_its_reason(nursery: Nursery, teacher: Path) -> None:
     # Variances within batches of 20 images are averaged, so these cannot be cut to the five that fit.
     run = rundir.create(divisible(teacher, "statistics.variance=batch-averaged", "statistics.loading_batch=20"))
@@ -172,6 +201,42 @@ def test_a_teacher_trained_by_two_ranks_is_one_network_and_no_worse(nursery: Nur
     assert [rank.wait() for rank in group(nursery, shared, 2)] == [0, 0], told(shared)
     tops = [json.loads(run.report_file.read_bytes())["teacher_top1"] for run in (single, shared)]
     assert tops[1] > tops[0] - 10, tops
+
+
+#: Two students on real images, which need no distillation.
+STUDENTS = [
+    'train.students=["convnet3", "convnet4"]', 'recover.objective="real"', 'run.until="train"', "train.epochs=8",
+    "train.eval_every=4",
+]  # fmt: skip
+
+
+def students_of(run: rundir.RunDir) -> dict[str, str]:
+    """Digests of the students' files, and the table of the report without its seconds."""
+    found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in run.student.iterdir()}
+    rows = json.loads(run.report_file.read_bytes())["students"]
+    return found | {row.pop("arch"): json.dumps({**row, "seconds": 0}) for row in rows}
+
+
+def test_each_rank_trains_a_student_as_one_process_would(nursery: Nursery, teacher: Path) -> None:
+    single, shared = (rundir.create(divisible(teacher, *STUDENTS)) for _ in range(2))
+    assert nursery.start(single.path).wait() == 0, told(single)
+    assert [rank.wait() for rank in group(nursery, shared, 2)] == [0, 0], told(shared)
+    assert students_of(shared) == students_of(single)
+    assert len(students_of(single)) == 4, "two files and two rows"
+
+
+def test_a_student_trained_by_all_ranks_is_no_worse(nursery: Nursery, teacher: Path) -> None:
+    changes = (
+        'train.images="real"', 'train.labels="hard"', 'run.until="train"', "train.epochs=20", "train.eval_every=20",
+        "train.batch_size=21",
+    )  # fmt: skip
+    single = rundir.create(divisible(teacher, *changes))
+    shared = rundir.create(divisible(teacher, *changes, 'run.student_on="all"'))
+    assert nursery.start(single.path).wait() == 0, told(single)
+    assert [rank.wait() for rank in group(nursery, shared, 2)] == [0, 0], told(shared)
+    tops = [json.loads(run.report_file.read_bytes())["student_top1"] for run in (single, shared)]
+    assert tops[1] > tops[0] - 10, tops
+    assert tops[0] > 30, "three times what guessing gives"
 
 
 def test_ten_thousand_classes_are_planned_and_listed_at_once(tmp_path: Path) -> None:

@@ -20,23 +20,24 @@ from wmdd_tui.store.workload import DATA, START, StageLoad, Work
 
 #: Seconds a unit on two cores of a Xeon at 2.5 GHz with AVX-512 (``benchmarks/estimates.py`` prints them anew).
 CPU_RATES = Work(
-    macs=7e-12,
-    elements=7.2e-9,
-    views=1.2e-10,
-    layers=0.4e-3,
-    steps=10e-3,
-    parameters=4e-9,
+    macs=9.6e-12,
+    elements=4.8e-9,
+    views=2.5e-10,
+    layers=0.9e-3,
+    steps=0.7e-3,
+    parameters=2.8e-9,
     pixels=1.5e-8,
-    transport=4e-6,
-    files=5e-3,
-    bytes=5e-9,
+    transport=2.6e-6,
+    files=3e-4,
+    bytes=1.1e-8,
 )
 #: The shape of a GPU's times, not measured: only together with a measured run do they give a time.
 GPU_RATES = CPU_RATES._replace(
     macs=8e-15, elements=1.5e-11, views=2e-12, layers=40e-6, steps=1.5e-3, parameters=4e-12
 )  # fmt: skip
-#: Of the imports before anything is computed, and of building networks once the images are there.
-START_SECONDS, DATA_SECONDS = 9.0, 0.5
+#: Seconds whatever the work: of imports before anything is computed and before barycenters, and of building networks
+#: once the images are there.
+FIXED_SECONDS = {START: 6.5, DATA: 0.3, "barycenter": 0.35}
 #: Threads the rates were measured with, and the power of their number by which networks become faster.
 THREADS, THREAD_POWER = 2, 0.8
 #: Checkpoints take at most one part in this many of a stage's time (as engine.context has it).
@@ -96,7 +97,7 @@ def point_of(load: StageLoad, run: RunSection, cuda: bool, cores: int) -> Point:
     networks = Work(work.macs, work.elements, work.views, work.layers, work.steps, work.parameters)
     rest = Work(pixels=work.pixels, transport=work.transport, files=work.files, bytes=work.bytes)
     seconds = _dot(networks, rates) / faster + _dot(rest, rates)
-    seconds += {START: START_SECONDS, DATA: DATA_SECONDS}.get(load.stage, 0.0)
+    seconds += FIXED_SECONDS.get(load.stage, 0.0)
     written = load.checkpoint * rates.bytes
     if written:
         seconds *= 1 + written / max(run.checkpoint_seconds, CHECKPOINT_SHARE * written)
