@@ -14,4 +14,6 @@ def printable(text: str) -> str:
 
 def as_name(text: str) -> str:
     """A name of unknown origin: one line of bounded length, as it came unless it cannot be shown so."""
+    if len(text) <= NAME_CHARACTERS and text.isprintable():
+        return text  # as most are, many times a second
     return " ".join(printable(text[:NAME_CHARACTERS]).split("\n"))

@@ -93,9 +93,13 @@ class RankBook:
         self._ranks = {number: facts for number, facts in self._ranks.items() if number < self.count}
 
     def take(self, event: events.Event) -> None:
-        """Take in an event of any rank."""
-        if event.rank < MOST_RANKS:
-            self._ranks.setdefault(event.rank, RankFacts(event.rank)).take(event)
+        """Take in an event of any rank; of a process that is alone there is nothing to tell."""
+        if event.rank >= MOST_RANKS or (self.count < 2 and not event.rank):
+            return
+        facts = self._ranks.get(event.rank)
+        if facts is None:
+            facts = self._ranks[event.rank] = RankFacts(event.rank)
+        facts.take(event)
 
     def joint(self, event: events.Progress) -> events.Progress:
         """The progress of all ranks together, where the stage is divided among them."""
