@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check snapshots screenshots faults fuzz clean
+.PHONY: setup demo test check snapshots screenshots faults fuzz bench-gpu clean
 
 setup: $(STAMP)
 
@@ -16,8 +16,8 @@ demo: setup  ## distil the built-in handwritten digits, in the foreground
 	$(BIN)/wmdd-tui run --preset digits
 
 check: setup  ## format, lint, types
-	$(BIN)/ruff format --check engine wmdd_tui tests docs
-	$(BIN)/ruff check engine wmdd_tui tests docs
+	$(BIN)/ruff format --check engine wmdd_tui tests docs benchmarks
+	$(BIN)/ruff check engine wmdd_tui tests docs benchmarks
 	$(BIN)/mypy
 	$(BIN)/mypy docs/screenshots.py
 
@@ -35,6 +35,9 @@ faults: setup  ## kill, starve and break true engines, some ten minutes on two c
 
 fuzz: setup  ## hostile files at every entry point, over 10,000 of them; the last line is JSON
 	$(BIN)/python tests/fuzz/fuzz.py
+
+bench-gpu: setup  ## every row that needs a GPU, under eight minutes; result files in benchmarks/results
+	$(BIN)/python -m benchmarks gpu --out benchmarks/results
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

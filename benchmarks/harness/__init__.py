@@ -1,0 +1,1 @@
+"""What every measurement needs: options, data to work on, a stopwatch, peaks of the machine, the report."""

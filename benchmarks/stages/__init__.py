@@ -1,0 +1,1 @@
+"""One module a measurement, each with ``measure(options) -> dict`` of figures."""
