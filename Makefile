@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check snapshots screenshots faults fuzz bench-gpu clean
+.PHONY: setup demo test check snapshots screenshots faults fuzz bench-gpu reproduce-imagenette clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,9 @@ fuzz: setup  ## hostile files at every entry point, over 10,000 of them; the las
 
 bench-gpu: setup  ## every row that needs a GPU, under eight minutes; result files in benchmarks/results
 	$(BIN)/python -m benchmarks gpu --out benchmarks/results
+
+reproduce-imagenette: setup  ## make reproduce-imagenette DATA=DIR OUT=DIR: all of docs/results.md; the same command goes on
+	$(BIN)/python benchmarks/reproduce.py --data "$(DATA)" --out "$(OUT)" $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

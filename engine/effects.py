@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from engine.config import RunConfig
 
 STEP_OPTIONS = (
-    "iterations", "lr", "beta1", "beta2", "tv", "l2", "init", "augment", "crop_min", "flip", "roll", "curriculum",
+    "iterations", "lr", "beta1", "beta2", "tv", "l2", "augment", "crop_min", "flip", "roll", "curriculum",
     "milestone", "precision", "micro_batch", "checkpoint_every", "preview_every",
 )  # fmt: skip
+PATCH_OPTIONS = ("patches_per_image", "patch_choice", "patch_photos", "patch_crops", "patch_crop_min")
 
 
 def without_effect(config: RunConfig) -> list[str]:
@@ -50,9 +51,17 @@ def _idle(config: RunConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     if train.images == "real":
         yield "train.images = 'real' bypasses distillation", "recover", ()
     elif recover.objective in ("real", "given"):
-        yield f"recover.objective = '{recover.objective}' optimises nothing", "recover", STEP_OPTIONS
+        idle = (*STEP_OPTIONS, "init", *PATCH_OPTIONS)
+        yield f"recover.objective = '{recover.objective}' optimises nothing", "recover", idle
+    elif recover.objective == "start":
+        yield "recover.objective = 'start' optimises nothing", "recover", STEP_OPTIONS
     elif recover.curriculum == "none":
         yield "recover.curriculum = 'none'", "recover", ("milestone",)
+    if recover.objective in ("wmdd", "sre2l", "start") and train.images != "real":
+        if recover.init != "patches":
+            yield f"recover.init = '{recover.init}'", "recover", PATCH_OPTIONS
+        elif recover.patch_crops == 1:
+            yield "recover.patch_crops = 1 takes whole photographs", "recover", ("patch_crop_min",)
     if train.labels == "hard":
         yield "train.labels = 'hard' asks for no soft labels", "relabel", ("batch_size",)
         yield "train.labels = 'hard' has no distillation loss", "train", ("temperature", "loss", "gt_weight")

@@ -65,6 +65,27 @@ def imagenette_paper(ipc: int) -> RunConfig:
     )
 
 
+#: Where the images start and how they move in the best presets; each ingredient is a row of docs/results.md.
+BEST_RECOVER: dict[str, Any] = {
+    "init": "patches", "patches_per_image": 4, "augment": "per-image", "lr": 0.05, "iterations": 1000,
+}  # fmt: skip
+#: How the best presets' student learns: many small batches that mix among themselves, a mean of its weights at the end.
+BEST_TRAIN: dict[str, Any] = {"epochs": 600, "schedule": "smoothed-cosine", "ema": 0.99}
+
+
+def imagenette_best(ipc: int) -> RunConfig:
+    """ImageNette at 224 px past the paper: WMDD from real patches, exact variance, small student batches, EMA."""
+    batch = min(10 * ipc, 50)
+    return _derive(
+        imagenette_paper(ipc),
+        f"imagenette-best-ipc{ipc}",
+        statistics={"variance": "exact"},
+        recover=BEST_RECOVER,
+        relabel={"mix_group": batch},
+        train={**BEST_TRAIN, "batch_size": batch, "eval_every": 50},
+    )
+
+
 def imagenette_weighted(ipc: int) -> RunConfig:
     """WMDD as Liu et al. (ICCV 2025) write it: optimised weights, also in BN statistics and the student's loss."""
     return _derive(
@@ -187,6 +208,18 @@ def imagenette64_peer() -> RunConfig:
     )
 
 
+def imagenette64_best() -> RunConfig:
+    """The best preset's ingredients at 64 px and IPC 10, small enough for a CPU; give the teacher by teacher.path."""
+    return _derive(
+        imagenette64_peer(),
+        "imagenette64-best",
+        statistics={"variance": "exact"},
+        recover={**BEST_RECOVER, "patches_per_image": 1, "iterations": 300},
+        relabel={"mix_group": 20},
+        train={"batch_size": 20},
+    )
+
+
 def tiny_imagenet(ipc: int) -> RunConfig:
     """WMDD (Liu et al., ICCV 2025) on Tiny-ImageNet at 224 px with the authors' stem, λ = 500."""
     return _derive(
@@ -229,7 +262,9 @@ PRESETS: dict[str, Callable[[], RunConfig]] = {
     "digits-sre2l": digits_sre2l,
     "imagenette64-quick": imagenette64_quick,
     "imagenette64-peer": imagenette64_peer,
+    "imagenette64-best": imagenette64_best,
     **{f"imagenette-paper-ipc{ipc}": partial(imagenette_paper, ipc) for ipc in (1, 10, 50, 100)},
+    **{f"imagenette-best-ipc{ipc}": partial(imagenette_best, ipc) for ipc in (1, 10, 50)},
     **{f"imagenette-weights-ipc{ipc}": partial(imagenette_weighted, ipc) for ipc in (10, 50)},
     **{f"imagenette-ablation-{cell}": partial(ablation, cell) for cell in CELLS},
     **{f"tiny-imagenet-ipc{ipc}": partial(tiny_imagenet, ipc) for ipc in (1, 10, 50, 100)},

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.chunks import Chunk, real_indices
+from engine.chunks import Chunk
 from engine.context import Context
 from engine.data import Dataset, normalise
 from engine.losses import Coefficients, Collected, Targets, chunk_loss, collect, join
 from engine.models.instrument import Probe
 from engine.rundir import write_whole
+from engine.starts import real_indices
 
 FORWARD_BATCH = 256
 #: The teacher's features of the synthetic images, in the run's report folder.

@@ -14,7 +14,7 @@ import torch
 
 from engine import events
 from engine.checkpoints import Slots
-from engine.chunks import Chunk, initial_images
+from engine.chunks import Chunk
 from engine.context import Context
 from engine.data import Dataset
 from engine.errors import NonFiniteLoss, Stopped
@@ -23,16 +23,21 @@ from engine.models.instrument import Probe
 from engine.optimise import optimise
 from engine.pictures import write_row
 from engine.recipe import make_recipe
+from engine.starts import initial_images
 from engine.telemetry import LossBuffer
 
 
 def to_uint8(
-    images_BCHW: torch.Tensor, mean: tuple[float, ...] | torch.Tensor, std: tuple[float, ...] | torch.Tensor
+    images_BCHW: torch.Tensor,
+    mean: tuple[float, ...] | torch.Tensor,
+    std: tuple[float, ...] | torch.Tensor,
+    nearest: bool = False,
 ) -> torch.Tensor:
-    """Denormalise and truncate to 8 bits, as the reference does."""
+    """Denormalise and truncate to 8 bits, as the reference does, or take the ``nearest`` of the 256 levels."""
     mean_C = torch.as_tensor(mean, device=images_BCHW.device)[:, None, None]
     std_C = torch.as_tensor(std, device=images_BCHW.device)[:, None, None]
-    return ((images_BCHW * std_C + mean_C) * 255).clamp(0, 255).to(torch.uint8)
+    levels = (images_BCHW * std_C + mean_C) * 255
+    return (levels.round() if nearest else levels).clamp(0, 255).to(torch.uint8)
 
 
 def recover_chunk(
@@ -61,7 +66,7 @@ def recover_chunk(
     saved = ctx.load(slots, where)
     first, adam = 0, None
     if saved is None:
-        images_BCHW = initial_images(chunk, dataset, recover.init, ctx.config.seed).to(ctx.device)
+        images_BCHW = start_of(ctx, dataset, probe, chunk, targets).to(ctx.device)
         if recover.preview_every:
             _preview(ctx, dataset, chunk, 0, images_BCHW)
     else:
@@ -108,6 +113,16 @@ def recover_chunk(
             "lower recover.lr or recover.r_bn; the last checkpoint before it is kept",
         )
     return to_uint8(images_BCHW, dataset.mean, dataset.std).cpu()
+
+
+def start_of(ctx: Context, dataset: Dataset, probe: Probe, chunk: Chunk, targets: Targets) -> torch.Tensor:
+    """What a chunk's optimisation begins with (B, 3, H, W), normalised, on the CPU. Raises Stopped."""
+
+    def between() -> None:
+        ctx.stop_if_asked("recover")
+
+    config = ctx.config
+    return initial_images(chunk, dataset, config.recover, config.ipc, config.seed, probe, targets, between)
 
 
 def _preview(ctx: Context, dataset: Dataset, chunk: Chunk, done: int, images_BCHW: torch.Tensor) -> None:

@@ -1,7 +1,7 @@
 """The recover stage as a whole: every chunk of the synthetic set, its files, and how good its images are.
 
 A finished chunk is kept, so a resumed run goes on with the next. With ``recover.objective = "real"`` or
-``"given"`` no chunk is optimised: the images are taken as they are and measured the same way.
+``"given"`` no chunk is optimised, nor with ``"start"``: the images are taken as they are and measured the same way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from engine.checkpoints import DAMAGE, pack, read
-from engine.chunks import Chunk, real_indices
+from engine.chunks import Chunk
 from engine.context import Context
 from engine.data import Dataset
 from engine.data.given import load_given
@@ -25,9 +25,10 @@ from engine.models.instrument import Probe
 from engine.pictures import contact_sheet, image_path, png_bytes, to_pillow
 from engine.quality import against_real
 from engine.recipe import make_coefficients, make_targets
-from engine.recover import recover_chunk
+from engine.recover import recover_chunk, start_of, to_uint8
 from engine.rundir import write_whole
 from engine.softlabels import SyntheticSet
+from engine.starts import real_indices
 from engine.statistics import Statistics
 
 
@@ -84,7 +85,7 @@ def synthesise(
     def place(chunk: Chunk, images: torch.Tensor) -> None:
         images_NCHW[positions(chunk)] = images
 
-    optimised = config.recover.objective not in ("given", "real")
+    optimised = config.recover.objective not in ("given", "real", "start")
     mine = own_chunks(ctx, chunks, partial(_chunk_path, ctx), work) if optimised else chunks
     probe = Probe(network)
     others = [Probe(judge.network) for judge in committee]
@@ -95,6 +96,9 @@ def synthesise(
             elif config.recover.objective == "real":
                 index = real_indices(chunk, dataset.train.labels_N, config.seed)
                 images = dataset.train.batch(index).cpu()
+            elif config.recover.objective == "start":
+                start_BCHW = start_of(ctx, dataset, probe, chunk, targets_of(chunk))
+                images = to_uint8(start_BCHW, dataset.mean, dataset.std, nearest=True)
             else:
                 ctx.turn = (turn, len(mine)) if ctx.group.count > 1 else None
                 theirs = zip(others, (_targets(ctx, chunk, judge) for judge in committee), strict=True)

@@ -19,9 +19,9 @@ from benchmarks.harness.comparison import compared, relative
 from benchmarks.harness.options import Options
 from benchmarks.harness.problem import dataset, fresh_run, settings, teacher
 from benchmarks.harness.timing import Stopwatch, Timings
-from engine import statistics
+from engine import starts, statistics
 from engine.augment import Views
-from engine.chunks import Chunk, initial_images, plan_chunks
+from engine.chunks import Chunk, plan_chunks
 from engine.config import RunConfig
 from engine.data import Dataset
 from engine.losses import Targets
@@ -61,7 +61,7 @@ def problem(options: Options) -> Problem:
     features = [found.features_of(label) for label in range(options.classes)]
     points_CKD = torch.stack([one[torch.arange(options.ipc) % len(one)] for one in features]).double()
     targets = make_targets(chunk, config, network, found, points_CKD, None, options.device)
-    images_BCHW = initial_images(chunk, data, "noise", options.seed).to(options.device)
+    images_BCHW = starts.noise(chunk, data.resolution, options.seed).to(options.device)
     return Problem(options, config, data, network, chunk, targets, images_BCHW)
 
 

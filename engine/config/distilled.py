@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Literal
 
@@ -13,11 +14,11 @@ from engine.config.section import BASIC, Names, Section, unit
 class RecoverConfig(Section):
     """Optimisation of the synthetic images."""
 
-    objective: Literal["wmdd", "sre2l", "real", "given"] = Field(
+    objective: Literal["wmdd", "sre2l", "real", "start", "given"] = Field(
         "wmdd",
         description="wmdd: features to barycenters plus cross-entropy; sre2l: cross-entropy alone; real: "
-        "no optimisation but random real photographs, the control every distilled set must beat; given: the "
-        "images of recover.path as they are.",
+        "no optimisation but random real photographs, the control every distilled set must beat; start: the images of "
+        "recover.init as they are; given: those of recover.path.",
         json_schema_extra=BASIC,
     )
     path: str = Field(
@@ -65,9 +66,29 @@ class RecoverConfig(Section):
     first_bn_multiplier: float = Field(1.0, ge=0, description="Extra factor of the first BatchNorm layer.")
     tv: float = Field(0.0, ge=0, description="Coefficient of the total-variation prior.")
     l2: float = Field(0.0, ge=0, description="Coefficient of the L2 image prior.")
-    init: Literal["noise", "real"] = Field(
-        "noise", description="Start from Gaussian noise or from random real photographs of the class."
+    init: Literal["noise", "real", "patches"] = Field(
+        "noise",
+        description="Start from Gaussian noise, from random real photographs of the class, or from the best patches of "
+        "some of them.",
     )
+    patches_per_image: int = Field(
+        1, ge=1, le=16, description="Patches an image starts from, side by side: 1, 4, 9 or 16 (init = 'patches')."
+    )
+    patch_choice: Literal["confidence", "barycenter"] = Field(
+        "confidence",
+        description="Which patches are best: those the teacher is surest of, or those whose feature is nearest to the "
+        "image's barycenter.",
+    )
+    patch_photos: int = Field(
+        300,
+        ge=0,
+        description="Photographs of a class that are looked at, dealt round to its images; 0 looks at all.",
+        json_schema_extra=unit("images"),
+    )
+    patch_crops: int = Field(
+        5, ge=1, le=1000, description="Crops of each photograph that are compared; the first is the whole photograph."
+    )
+    patch_crop_min: float = Field(0.5, gt=0, le=1, description="Smallest share of the area such a crop keeps.")
     augment: Literal["shared", "per-image"] = Field(
         "shared", description="One random view a step for the whole chunk (reference) or one for each image."
     )
@@ -93,6 +114,13 @@ class RecoverConfig(Section):
     @classmethod
     def _expand(cls, value: str) -> str:
         return os.path.expanduser(os.path.expandvars(value))
+
+    @field_validator("patches_per_image")
+    @classmethod
+    def _square(cls, value: int) -> int:
+        if math.isqrt(value) ** 2 != value:
+            raise ValueError(f"recover.patches_per_image = {value} do not fill a square: 1, 4, 9 or 16")
+        return value
 
     @model_validator(mode="after")
     def _path_with_given(self) -> RecoverConfig:

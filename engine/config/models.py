@@ -131,6 +131,13 @@ class RunConfig(Section):
                 "barycenter.weights = 'none' leaves the feature term without a target: "
                 "set recover.r_feature = 0, recover.objective = 'sre2l', or barycenter.weights = 'uniform'"
             )
+        nearest = recover.init == "patches" and recover.patch_choice == "barycenter"
+        featureless = recover.objective == "sre2l" or recover.r_feature == 0 or self.barycenter.weights == "none"
+        if nearest and featureless and recover.objective in ("wmdd", "sre2l", "start"):
+            raise ValueError(
+                "recover.patch_choice = 'barycenter' has no barycenters to compare with: set it to 'confidence', or "
+                "recover.objective = 'wmdd', recover.r_feature above 0 and barycenter.weights = 'uniform'"
+            )
         if self.relabel.storage == "stored" and self.train.labels == "hard":
             object.__setattr__(self, "relabel", self.relabel.model_copy(update={"storage": "online"}))
         if self.relabel.storage == "fkd" and (self.train.images == "real" or self.recover.objective != "given"):

@@ -168,6 +168,13 @@ def test_more_to_do_takes_longer(change: str, stage: str) -> None:
     assert base_seconds(configured(change))[stage] > 1.2 * base_seconds(configured())[stage]
 
 
+def test_looking_at_patches_takes_time_where_it_is_done() -> None:
+    many = ["recover.init=patches", "recover.patch_photos=0", "recover.patch_crops=100"]
+    assert base_seconds(configured(*many))["recover"] > 1.2 * base_seconds(configured())["recover"]
+    control = base_seconds(configured("recover.objective=real"))["recover"]
+    assert base_seconds(configured(*many, "recover.objective=real"))["recover"] == control
+
+
 def test_micro_batches_spare_memory() -> None:
     whole, micro = (
         next(load for load in loads_of(configured(*changes), DIGITS, False, True) if load.stage == "recover")

@@ -32,7 +32,7 @@ def test_every_option_has_help() -> None:
         ("ipc=-3", "ipc = -3"),
         ("ipc=ten", "ipc = 'ten'"),
         ("data.resolution=1024", "512"),
-        ("recover.objective=sgd", "'wmdd', 'sre2l', 'real' or 'given'"),
+        ("recover.objective=sgd", "'wmdd', 'sre2l', 'real', 'start' or 'given'"),
         ("recover.r_bn", "has no '='"),
         ("recover.lr=nan", "recover.lr"),
         ('data.dataset="imagefolder"', "needs data.path"),

@@ -158,8 +158,10 @@ def test_micro_batches_give_the_same_images_but_rounding(undisturbed: Undisturbe
         ['barycenter.weights="optimized"', 'recover.loss_semantics="paper"', "recover.r_bn=0.1", "ipc=12"],
         ['recover.init="real"', 'recover.augment="per-image"', 'relabel.storage="online"', 'relabel.mix="mixup"'],
         ["recover.objective=real", "train.labels=hard"],
+        ["recover.init=patches", "recover.patches_per_image=4", "recover.patch_choice=barycenter"],
+        ["recover.objective=start", "recover.init=patches", "recover.patch_photos=4"],
     ],
-    ids=["sre2l", "optimized-paper", "real-online", "control"],
+    ids=["sre2l", "optimized-paper", "real-online", "control", "patches", "start"],
 )  # fmt: skip
 def test_variants_run(changes: list[str], run_engine: Start) -> None:
     run, code = run_engine(small("recover.iterations=5", "train.epochs=2", "squeeze.epochs=1", *changes))

@@ -82,7 +82,7 @@ def _refuse(run: RunDir) -> None:
             f"run {run.id} kept no previews: its recover.preview_every is 0",
             "start a run with --set recover.preview_every=25, or any other number of iterations",
         )
-    if config is not None and config.recover.objective in ("real", "given"):
+    if config is not None and config.recover.objective in ("real", "start", "given"):
         raise RunDirError(
             f"run {run.id} optimised no images: its recover.objective is '{config.recover.objective}'",
             "animate a run whose recover.objective is wmdd or sre2l",

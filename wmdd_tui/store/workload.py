@@ -19,6 +19,8 @@ from wmdd_tui.store.counts import DataCounts, SetCounts, set_counts
 START, DATA = "start", "data"
 #: How often a pass goes through the network, in forward passes: to the images, to the weights.
 TO_IMAGES, TO_WEIGHTS = 2.0, 3.0
+#: Patches a forward pass (as engine.starts has it).
+PATCHES_AT_A_TIME = 64
 #: Passes over the elements of BatchNorm layers: moments in recovery, moments in float64 in the statistics.
 MOMENTS, EXACT_MOMENTS = 2.0, 3.0
 #: Elements that are kept for the backward pass, and copies of the largest layer in flight, both measured on CPU runs.
@@ -261,6 +263,17 @@ def _barycenter(facts: Facts, network: Cost) -> StageLoad:
     return StageLoad("barycenter", Work(transport=transport, files=2), int(memory), 2 * DOUBLE * points)
 
 
+def _patches(facts: Facts, network: Cost) -> Work:
+    """The teacher's look at the crops of which the images' start is chosen."""
+    config, data = facts.config.recover, facts.data
+    if config.init != "patches" or config.objective in ("real", "given"):
+        return Work()
+    photographs = min(data.train, config.patch_photos * data.classes or data.train)
+    crops = photographs * config.patch_crops
+    forward = network_work(network, crops, crops / PATCHES_AT_A_TIME)
+    return total(forward, facts.views(crops), facts.reading(photographs))
+
+
 def _recover(facts: Facts, network: Cost) -> StageLoad:
     config, made, numbers = facts.config.recover, facts.made, facts.numbers
     seen = made.images * config.iterations if made.iterations else 0
@@ -276,6 +289,7 @@ def _recover(facts: Facts, network: Cost) -> StageLoad:
         # Adam, the clamp and the views pass over the pixels several times, forward and backward.
         Work(elements=5 * seen * numbers),
         facts.views((2 + micro) * seen),
+        _patches(facts, network),
         # The quality of the images, and of as many photographs.
         network_work(network, 2 * made.images, 2 * made.chunks, extra=MOMENTS),
         facts.reading(made.images),
