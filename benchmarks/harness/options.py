@@ -22,7 +22,7 @@ Row = tuple[str, int, int, int, int, int, int]
 SIZES: dict[tuple[str, str], Row] = {
     ("recover", "small"): ("resnet18", 32, 2, 20, 10, 20, 3),
     ("recover", "full"): ("resnet18", 224, 10, 20, 10, 100, 20),
-    ("statistics", "small"): ("resnet18", 32, 4, 60, 1, 100, 1),
+    ("statistics", "small"): ("resnet18", 32, 4, 25, 1, 100, 1),
     ("statistics", "full"): ("resnet18", 224, 10, 1000, 1, 100, 1),
     ("barycenter", "small"): ("resnet18", 32, 10, 300, 20, 0, 1),
     ("barycenter", "full"): ("resnet18", 224, 1000, 1300, 50, 0, 1),
@@ -70,6 +70,8 @@ class Options:
         found: dict[str, object] = {name: getattr(self, name) for name in names}
         if self.stage == "barycenter":
             found["dims"] = self.dims
+        if self.stage == "growth":
+            found["only"] = list(self.only)
         if self.stage == "statistics":
             found["source"] = self.source
         return found | {"workers": self.workers, "set": list(self.settings)}

@@ -100,7 +100,7 @@ def file_name(result: dict[str, Any]) -> str:
     if result["benchmark"] == "barycenter":
         size = f"{what['classes']}x{what['images']}x{what['dims']}-k{what['ipc']}"
     elif result["benchmark"] not in ("recover", "statistics", "relabel", "train", "squeeze", "telemetry"):
-        size = what["size"]
+        size = "-".join([what["size"], *what.get("only", ())])
     name = "cpu" if device["kind"] == "cpu" else device["name"].lower().replace("nvidia", "").strip()
     source = "-jpeg" if what.get("source") == "jpeg" else ""
     changed = "".join(f"-{setting.partition('.')[2]}" for setting in what["set"])

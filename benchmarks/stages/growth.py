@@ -29,13 +29,13 @@ MODULES: dict[str, ModuleType] = {
 DEPTHS = ("resnet18", "resnet34", "resnet50")
 RESOLUTIONS = (32, 48, 64)
 #: The middle size of each stage, kept small, and the axes on which its cost depends.
-MIDDLES: dict[str, tuple[dict[str, int], tuple[str, ...]]] = {
-    "squeeze": ({"classes": 4, "images": 8, "batch": 16}, ("images", "resolution", "layers")),
-    "statistics": ({"classes": 4, "images": 20}, ("images", "classes", "resolution", "layers")),
+MIDDLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "squeeze": ({"classes": 4, "images": 6, "batch": 12}, ("images", "resolution", "layers")),
+    "statistics": ({"classes": 4, "images": 12}, ("images", "classes", "resolution", "layers")),
     "barycenter": ({"classes": 10, "images": 200, "ipc": 10, "dims": 128}, ("images", "classes", "ipc")),
-    "recover": ({"classes": 2, "images": 10, "ipc": 6, "iterations": 2}, ("classes", "ipc", "resolution", "layers")),
-    "relabel": ({"classes": 4, "ipc": 10}, ("ipc", "resolution", "layers")),
-    "train": ({"classes": 4, "ipc": 6, "batch": 24}, ("ipc", "resolution", "layers")),
+    "recover": ({"classes": 2, "images": 10, "ipc": 4, "iterations": 2}, ("classes", "ipc", "resolution", "layers")),
+    "relabel": ({"classes": 4, "ipc": 8}, ("ipc", "resolution", "layers")),
+    "train": ({"classes": 4, "ipc": 4, "batch": 16}, ("ipc", "resolution", "layers")),
 }
 
 

@@ -38,12 +38,16 @@ BRIEF = 2
 
 @dataclass(frozen=True)
 class Problem:
-    """A chunk to recover, and all that both sides need for it."""
+    """A chunk to recover, and all that both sides need for it.
+
+    The baseline has a network of its own, ``plain``: the product may change the layout of its weights in memory.
+    """
 
     options: Options
     config: RunConfig
     data: Dataset
     network: nn.Module
+    plain: nn.Module
     chunk: Chunk
     targets: Targets
     images_BCHW: torch.Tensor
@@ -62,7 +66,7 @@ def problem(options: Options) -> Problem:
     points_CKD = torch.stack([one[torch.arange(options.ipc) % len(one)] for one in features]).double()
     targets = make_targets(chunk, config, network, found, points_CKD, None, options.device)
     images_BCHW = starts.noise(chunk, data.resolution, options.seed).to(options.device)
-    return Problem(options, config, data, network, chunk, targets, images_BCHW)
+    return Problem(options, config, data, network, teacher(options), chunk, targets, images_BCHW)
 
 
 def configured(at: Problem, iterations: int) -> RunConfig:
@@ -111,7 +115,7 @@ def product(at: Problem, iterations: int, after: Callable[[int], None] = lambda 
 
 def baseline(at: Problem, iterations: int) -> None:
     """So many iterations of the plain loop, hooks and optimiser included."""
-    recovery = Recovery(at.images_BCHW, at.network, task_of(at, iterations))
+    recovery = Recovery(at.images_BCHW, at.plain, task_of(at, iterations))
     recovery.run(iterations)
     recovery.close()
 
@@ -133,7 +137,7 @@ def shared_view(views: Views) -> View:
 def agreement(at: Problem) -> dict[str, float]:
     """How far loss and image gradient of one step are apart, as configured and in fp32; relative."""
     recipe = recipe_of(at, 1)
-    recovery = Recovery(at.images_BCHW, at.network, task_of(at, 1))
+    recovery = Recovery(at.images_BCHW, at.plain, task_of(at, 1))
     loss = recovery.loss(shared_view(recipe.views))
     gradient = torch.autograd.grad(loss, recovery.images)[0]
     recovery.close()
@@ -152,18 +156,16 @@ def interleaved(at: Problem, block: int, repeats: int) -> Timings:
     """Blocks of iterations of the product's one optimisation and of the baseline's, by turns."""
     watch, found = Stopwatch(at.options.device), Timings()
     blocks = WARM_UP_BLOCKS + repeats
-    recovery: list[Recovery] = []
+    recovery = Recovery(at.images_BCHW, at.plain, task_of(at, blocks * block))
 
     def after(done: int) -> None:
         if done % block:
             return
         mine = watch.stop()
-        if not recovery:  # its hooks must not be called by the product's forward passes
-            recovery.append(Recovery(at.images_BCHW, other, task_of(at, blocks * block)))
         # PyTorch's default, whatever the product set around its steps.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, allow_tf32=True):
             watch.start()
-            recovery[0].run(block)
+            recovery.run(block)
             theirs = watch.stop()
         if done <= WARM_UP_BLOCKS * block:
             for side, seconds in (("baseline", theirs), ("product", mine)):
@@ -173,10 +175,9 @@ def interleaved(at: Problem, block: int, repeats: int) -> Timings:
             found.product.append(mine)
         watch.start()
 
-    other = teacher(at.options)
     watch.start()
     product(at, blocks * block, after)
-    recovery[0].close()
+    recovery.close()
     return found
 
 

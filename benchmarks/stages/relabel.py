@@ -35,7 +35,7 @@ def agreement(options: Options, config: RunConfig, images: SyntheticSet, network
     ours = product(options, plain, images, network).float()
     with tempfile.TemporaryDirectory() as folder:
         soft_labels.relabel(
-            images.images_NCHW, network, MEAN, STD, 1, options.batch, 1.0, Path(folder), options.device, 0,
+            images.images_NCHW, teacher(options), MEAN, STD, 1, options.batch, 1.0, Path(folder), options.device, 0,
             mix=False, flip=False,
         )  # fmt: skip
         stored = [torch.load(path, weights_only=False) for path in Path(folder).glob("epoch_0/*.tar")]
@@ -49,14 +49,14 @@ def agreement(options: Options, config: RunConfig, images: SyntheticSet, network
 def measure(options: Options) -> dict[str, Any]:
     """Figures of the stage."""
     config = settings(options, train={"epochs": options.iterations})
-    images, network = synthetic_set(options), teacher(options)
+    images, network, alone = synthetic_set(options), teacher(options), teacher(options)
     crop_min, count = config.relabel.crop_min, len(images.labels_N)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
         def plain() -> None:
             soft_labels.relabel(
-                images.images_NCHW, network, MEAN, STD, options.iterations, options.batch, crop_min, folder,
+                images.images_NCHW, alone, MEAN, STD, options.iterations, options.batch, crop_min, folder,
                 options.device, options.workers,
             )  # fmt: skip
 

@@ -82,7 +82,8 @@ def agreement(ours: Statistics, theirs: tuple[list[torch.Tensor], Any, Any]) -> 
 def measure(options: Options) -> dict[str, Any]:
     """Figures of the whole stage; with ``--source jpeg`` both sides decode, the product once."""
     config = settings(options)
-    network = teacher(options)
+    # The baseline has a network of its own: the product may change the layout of its weights in memory.
+    network, plain = teacher(options), teacher(options)
     images_NCHW, labels_N = real_images(options)
     count = len(labels_N)
     with ExitStack() as stack:
@@ -100,12 +101,12 @@ def measure(options: Options) -> dict[str, Any]:
             data = dataset(options)
             load = memory_loader(images_NCHW, labels_N, options.workers)
             ours = partial(product, config, network, data, options.device)
-        sides = {"baseline": lambda: survey(network, load, options.classes, options.device), "product": ours}
+        sides = {"baseline": lambda: survey(plain, load, options.classes, options.device), "product": ours}
         averaged = config.statistics.model_copy(update={"variance": "batch-averaged", "loading_batch": LOADING_BATCH})
-        plain = config.model_copy(update={"statistics": averaged})
+        alike = config.model_copy(update={"statistics": averaged})
         seen = dataset(options) if options.source == "memory" else load_dataset(config.data, 0, options.device)
         agreed = agreement(
-            product(plain, network, seen, options.device), survey(network, load, options.classes, options.device)
+            product(alike, network, seen, options.device), survey(plain, load, options.classes, options.device)
         )
         del seen
         found = compared(options, sides, count, "images", brief_units=count)

@@ -77,7 +77,7 @@ def agreement(options: Options, images: SyntheticSet, network: nn.Module, data: 
     with tempfile.TemporaryDirectory() as folder:
         soft_labels.relabel(
             images.images_NCHW,
-            network,
+            teacher(options),
             MEAN,
             STD,
             1,
@@ -104,8 +104,8 @@ def measure(options: Options) -> dict[str, Any]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         soft_labels.relabel(
-            images.images_NCHW, network, MEAN, STD, options.iterations, options.batch, config.relabel.crop_min, folder,
-            options.device, options.workers,
+            images.images_NCHW, teacher(options), MEAN, STD, options.iterations, options.batch,
+            config.relabel.crop_min, folder, options.device, options.workers,
         )  # fmt: skip
         stored = stack.enter_context(labelled(options, config, images, network))
         held_out = validation(data)

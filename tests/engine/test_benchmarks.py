@@ -46,7 +46,7 @@ def test_recovery_takes_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
         return recover.shared_view(views[turn : turn + 1])
 
     monkeypatch.setattr(plain_recover, "random_view", same_view)
-    recovery = plain_recover.Recovery(at.images_BCHW, at.network, recover.task_of(at, 4))
+    recovery = plain_recover.Recovery(at.images_BCHW, at.plain, recover.task_of(at, 4))
     recovery.run(4)
     recovery.close()
     ours = recover.product(at, 4).int()
@@ -66,7 +66,7 @@ def test_statistics_are_the_same(source: str, tmp_path: Path) -> None:
         values = {"dataset": "imagefolder", "path": str(tmp_path)}
         data = load_dataset(config.data.model_copy(update=values), 0, options.device)
         loader = statistics.file_loader(tmp_path, options.resolution, 0)
-    theirs = survey(network, loader, options.classes, options.device)
+    theirs = survey(teacher(options), loader, options.classes, options.device)
     found = statistics.agreement(statistics.product(config, network, data, options.device), theirs)
     assert max(found.values()) < 1e-5, found
 
