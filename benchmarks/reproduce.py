@@ -21,7 +21,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,8 @@ class Work:
     assignments: list[str]
     jobs: int
     minutes: float
-    files: list[Path] = field(default_factory=list)
+    files: list[Path]
+    rehearsal: bool = False
 
 
 def small_data(source: Path, target: Path) -> Path:
@@ -165,11 +166,11 @@ def stages_of(run: RunDir) -> dict[str, StageFacts]:
 
 
 def sheets(found: Sequence[study.Found], folder: Path) -> list[str]:
-    """Copy the contact sheets of the finished runs; their names."""
+    """Copy the contact sheets of some runs; their names."""
     folder.mkdir(exist_ok=True)
     names = []
     for one in found:
-        sheet = one.run.report / "contact_sheet.png" if one.run is not None and one.state == "finished" else None
+        sheet = one.run.report / "contact_sheet.png" if one.run is not None else None
         if sheet is not None and sheet.is_file():
             name = f"{one.trial.row}-s{one.trial.seed}.png".replace(", ", "-").replace(" ", "-")
             write_whole(folder / name, sheet.read_bytes())
@@ -195,11 +196,11 @@ def accuracy_table(lines: Sequence[study_table.Line]) -> list[str]:
 
 
 def stage_table(found: Sequence[study.Found]) -> tuple[list[str], list[dict[str, Any]]]:
-    """Every stage of every finished run that was not taken from the cache."""
+    """Every stage of some runs that was not taken from the cache."""
     out = ["| row | seed | stage | seconds | rate | peak memory (MiB) |", "|---|---|---|---|---|---|"]
     facts = []
     for one in found:
-        if one.run is None or one.state != "finished":
+        if one.run is None:
             continue
         for name, stage in stages_of(one.run).items():
             if stage.cached:
@@ -235,22 +236,27 @@ def score_table(answer: dict[str, Any]) -> list[str]:
 
 def write_results(work: Work) -> None:
     """Sum up what there is so far. Raises OSError."""
-    text = ["# ImageNette: results", "", f"Settings for every row: {', '.join(work.assignments)}.", ""]
+    text = ["# ImageNette: results", ""]
+    if work.rehearsal:
+        text += ["A rehearsal: a tiny network, few photographs and few steps. The accuracies mean nothing.", ""]
+    text += [f"Settings for every row: {', '.join(work.assignments)}.", ""]
     values: dict[str, Any] = {"assignments": work.assignments, "studies": {}}
-    everything: list[study.Found] = []
-    pictures: list[str] = []
+    everything: dict[str, study.Found] = {}
     for file in work.files:
         found = finished_of(work, file)
-        everything += found
+        # Rows of several studies may be the same work, and its run is shown under the first.
+        for one in found:
+            if one.run is not None and one.state == "finished":
+                everything.setdefault(one.run.id, one)
         lines = study_table.lines_of(found)
         text += [f"## {file.stem}", "", *accuracy_table(lines), ""]
         values["studies"][file.stem] = study_table.as_json(lines)
-        pictures += sheets(found, work.out / "sheets")
     answer = score_answer(work)
     if answer:
         values["score"] = answer
         text += ["## label-robust score of the best preset's images", "", *score_table(answer), ""]
-    table, values["stages"] = stage_table(everything)
+    pictures = sheets(list(everything.values()), work.out / "sheets")
+    table, values["stages"] = stage_table(list(everything.values()))
     text += ["## stages", "", *table, "", "## contact sheets", "", *(f"- [{name}](sheets/{name})" for name in pictures)]
     calls = work.out / "calls.jsonl"
     if calls.is_file():
@@ -312,7 +318,7 @@ def main() -> int:
         jobs = given.jobs or os.cpu_count() or 1
     assignments = [f"data.path={json.dumps(str(data), ensure_ascii=False)}", *given.set]
     try:
-        return carry_out(Work(out, assignments, jobs, given.minutes, files), given.once)
+        return carry_out(Work(out, assignments, jobs, given.minutes, files, given.rehearsal), given.once)
     except EngineError as error:
         print(error, file=sys.stderr)
         return 2

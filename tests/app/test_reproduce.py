@@ -122,6 +122,31 @@ def test_results_say_what_is_not_finished(tmp_path: Path, monkeypatch: pytest.Mo
     assert json.loads((tmp_path / "results.json").read_text())["studies"]["1-paper"][0]["missing"] == [0, 1, 2]
 
 
+def test_a_run_of_several_studies_is_shown_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paper's own setting at IPC 10 is a row of the ablation and of λ too."""
+    monkeypatch.setenv("WMDD_HOME", str(tmp_path / "home"))
+    settings = next(trial.settings for trial in _trials(FILES[0]) if (trial.row, trial.seed) == ("paper, IPC 10", 0))
+    run = rundir.create(settings)
+    run.report.mkdir(exist_ok=True)
+    run.report_file.write_text(json.dumps({"student_top1": 61.25, "seed": 0, "stages": {"train": 3.0}}))
+    Image.new("RGB", (8, 8)).save(run.report / "contact_sheet.png")
+    writer = events.Writer(run.events_file)
+    for one in (
+        events.Stage(stage="train", what="begin"),
+        events.Progress(stage="train", done=30, total=30, unit="epochs"),
+        events.Stage(stage="train", what="end", seconds=3.0),
+        events.End(status="finished"),
+    ):
+        writer.write(one)
+    writer.close()
+    reproduce.write_results(reproduce.Work(tmp_path, [], 1, 9.0, FILES, rehearsal=True))
+    text = (tmp_path / "results.md").read_text()
+    assert text.count("| 61.25 |") == 3
+    assert text.count("| paper, IPC 10 | 0 | train | 3.0 | 10 epochs/s |") == text.count("epochs/s") == 1
+    assert [path.name for path in (tmp_path / "sheets").iterdir()] == ["paper-IPC-10-s0.png"]
+    assert "The accuracies mean nothing" in text
+
+
 def test_one_call_goes_on_where_the_last_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call is told the minutes; one that ran out of them is repeated, a failed one ends the command."""
     monkeypatch.setenv("WMDD_HOME", str(tmp_path / "home"))
