@@ -49,6 +49,8 @@ BEST = {"best, IPC 10": 69.0, "best, IPC 50": 88.2}
 #: The set whose label-robust score is taken: the first finished run of this study's first row.
 SCORED = "2-best"
 SCORE = "score"
+#: What a call printed, in the folder of its study.
+ANSWER = "answer.json"
 REHEARSAL = [
     "data.resolution=32", "teacher.arch=convnet3", "teacher.width=8", "squeeze.epochs=2", "recover.iterations=4",
     "recover.preview_every=2", "recover.patch_crops=2", "barycenter.restarts=1", "barycenter.iterations=5",
@@ -117,9 +119,9 @@ def call(work: Work, name: str, command: Sequence[str]) -> int:
     """One call of ``wmdd-tui`` within the minutes; its time is kept in ``calls.jsonl``. Returns its exit code."""
     started, began = time.time(), time.monotonic()
     arguments = [*command, "--minutes", str(work.minutes), "--jobs", str(work.jobs), "--out", str(work.out / name)]
-    code = subprocess.run(
-        [sys.executable, "-m", "wmdd_tui", *arguments, "--json"], stdout=subprocess.DEVNULL
-    ).returncode
+    (work.out / name).mkdir(exist_ok=True)
+    with (work.out / name / ANSWER).open("wb") as answer:
+        code = subprocess.run([sys.executable, "-m", "wmdd_tui", *arguments, "--json"], stdout=answer).returncode
     told = {"stage": name, "started": round(started), "seconds": round(time.monotonic() - began, 1), "exit": code}
     with (work.out / "calls.jsonl").open("a", encoding="utf-8") as kept:
         kept.write(json.dumps(told) + "\n")
@@ -219,7 +221,7 @@ def stage_table(found: Sequence[study.Found]) -> tuple[list[str], list[dict[str,
 def score_answer(work: Work) -> dict[str, Any]:
     """What ``wmdd-tui evaluate --lrs`` found; empty where it has not come to an end."""
     try:
-        answer = json.loads((work.out / SCORE / "answer.json").read_text(encoding="utf-8"))
+        answer = json.loads((work.out / SCORE / ANSWER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return answer if isinstance(answer, dict) and answer.get("lrs") else {}

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 import reproduce
@@ -167,6 +167,23 @@ def test_one_call_goes_on_where_the_last_stopped(tmp_path: Path, monkeypatch: py
     assert all(command[command.index("--minutes") + 1] == "7.5" for command in commands)
     told = [json.loads(line) for line in (tmp_path / "calls.jsonl").read_text().splitlines()]
     assert [one["exit"] for one in told] == codes
+
+
+def test_the_score_is_taken_from_what_evaluate_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WMDD_HOME", str(tmp_path / "home"))
+    spread = {"mean": 0.25, "deviation": 0.125, "count": 3}
+
+    def answer(command: list[str], stdout: IO[bytes]) -> subprocess.CompletedProcess[bytes]:
+        stdout.write(json.dumps({"lrs": {"hlr": spread, "ior": spread, "lrs": spread | {"deviation": None}}}).encode())
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(reproduce.subprocess, "run", answer)
+    work = reproduce.Work(tmp_path, [], 1, 9.0, [])
+    assert reproduce.call(work, reproduce.SCORE, ["evaluate"]) == 0
+    reproduce.write_results(work)
+    text = (tmp_path / "results.md").read_text()
+    assert "| HLR | 0.250 | 0.125 | 3 |" in text
+    assert "| LRS | 0.250 |  | 3 |" in text
 
 
 def test_what_is_no_imagenette_is_refused(tmp_path: Path) -> None:
