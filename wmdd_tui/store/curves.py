@@ -112,7 +112,7 @@ def table(
                 for index in range(len(event.total)):
                     step = event.first + index
                     if is_new("losses", event.chunk, step):
-                        for term in (*TERMS, "lr"):
+                        for term in TERMS:
                             values = getattr(event, term)
                             if index < len(values):
                                 yield label, "losses", "recover", event.chunk, step, term, values[index]
