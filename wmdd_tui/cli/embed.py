@@ -48,8 +48,6 @@ Method = Annotated[Projection, typer.Option(help="PCA of the real images, or t-S
 Out = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Draw it into a file too: .svg, .png or .pdf.")]
 Real = Annotated[int, typer.Option(min=10, max=100_000, help="Show at most so many real images a class.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of t-SNE and of the random real images.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
-Ascii = Annotated[bool, typer.Option("--ascii", help="Draw with ASCII characters alone.")]
 
 
 @flowing
@@ -60,8 +58,8 @@ def embed(
     out: Out = None,
     real: Real = 200,
     seed: Seed = 0,
-    ascii_only: Ascii = False,
-    force: Force = False,
+    ascii_only: options.Ascii = False,
+    force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
     """Show how a run's synthetic images lie among the real ones, as the teacher sees them.

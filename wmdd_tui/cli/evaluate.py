@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -12,16 +11,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.filesize import decimal
-from rich.markup import escape
 
 from engine import config
-from engine.errors import ConfigError
-from wmdd_tui.cli import options
-from wmdd_tui.cli.sweep import Devices, Jobs, Minutes, Out, Retry, interrupts, show_table, write_table
+from wmdd_tui.cli import options, studies
 from wmdd_tui.cli.wording import flowing
 from wmdd_tui.store import evaluating, study, study_table
 from wmdd_tui.store.real_data import base_for, data_assignments
-from wmdd_tui.store.studying import Slot, carry_out
 
 
 class Labels(StrEnum):
@@ -37,7 +32,6 @@ Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="Folder of synthetic images; docs/interchange.md lists the layouts.")
 ]
 File = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="A TOML file; see `wmdd-tui config show`.")]
-Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The real images: folders, Parquet or CIFAR.")]
 LabelKind = Annotated[
     Labels,
     typer.Option("--labels", help="fkd reads label files, online asks a teacher; auto takes fkd if there is any."),
@@ -55,7 +49,7 @@ Group = Annotated[str, typer.Option(help="Name under which Runs shows the runs t
 @flowing
 def evaluate(
     folder: Folder,
-    data: Data = None,
+    data: options.Data = None,
     file: File = None,
     preset: options.Preset = "",
     assignments: options.Assignments = None,
@@ -64,12 +58,12 @@ def evaluate(
     repeats: Repeats = 1,
     lrs: Lrs = False,
     full_epochs: FullEpochs = None,
-    jobs: Jobs = 1,
-    devices: Devices = None,
+    jobs: studies.Jobs = 1,
+    devices: studies.Devices = None,
     group: Group = "",
-    out: Out = None,
-    minutes: Minutes = None,
-    retry_failed: Retry = False,
+    out: studies.Out = None,
+    minutes: studies.Minutes = None,
+    retry_failed: studies.Retry = False,
     as_json: options.Json = False,
 ) -> None:
     """Train students on a synthetic set and score them on the real validation images.
@@ -95,28 +89,13 @@ def evaluate(
     base = config.override(base, given)
     rows = evaluating.rows_of(found, base, labels.value, lrs, full_epochs)
     trials = evaluating.trials_of(found, base, rows, repeats, group)
-    console = Console(stderr=True)
-    deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
-    with interrupts() as asked:
-        ended = carry_out(
-            trials,
-            [Slot(device) for device in devices or [""] for _ in range(jobs)],
-            lambda text: console.print(escape(text), highlight=False, soft_wrap=True),
-            lambda: bool(asked) or time.monotonic() > deadline,
-            retry_failed,
-            found.changed,
-        )
-    for run in ended.failed:
-        console.print(
-            f"not finished: {escape(run.id)}; `wmdd-tui logs {run.id}` says why, --retry-failed resumes it",
-            soft_wrap=True,
-        )
+    ended = studies.work(trials, devices, jobs, minutes, retry_failed, found.changed)
     runs = study.find_runs(trials, since=found.changed)
     lines = study_table.lines_of(runs)
     score = evaluating.score(runs) if lrs else None
     teacher = evaluating.teacher_bytes(runs)
     if out is not None:
-        write_table(out, group, lines)
+        studies.write_table(out, group, lines)
     if as_json:
         answer: dict[str, Any] = {
             "group": group,
@@ -129,17 +108,14 @@ def evaluate(
         }
         print(json.dumps(answer, ensure_ascii=False))
     else:
-        show_table(group, lines)
+        studies.show_table(group, lines)
         _say(found, score, teacher)
-    if ended.failed or ended.stopped:
-        raise typer.Exit(1 if ended.failed else 3)
+    studies.leave(ended)
 
 
 def _base(found: evaluating.Survey, data: Path | None, file: Path | None, preset: str) -> config.RunConfig:
     """What the students are trained by: a configuration, a preset, what made the set, or what the data suggest."""
     if file is not None or preset:
-        if file is not None and preset:
-            raise ConfigError("both a configuration file and --preset are given", "use one, and --set for the rest")
         return options.resolve(file, preset, [])
     if data is not None and not isinstance(found.card.get("config"), dict):
         return base_for(data)

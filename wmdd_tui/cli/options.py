@@ -49,6 +49,12 @@ Resume = Annotated[
         "one. In a job that Slurm has requeued auto is meant, else never."
     ),
 ]
+Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The real images: folders, Parquet or CIFAR.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
+Ascii = Annotated[bool, typer.Option("--ascii", help="Draw with ASCII characters alone.")]
+Readonly = Annotated[bool, typer.Option("--readonly", help="Disable everything that changes a run.")]
+SlowLink = Annotated[bool, typer.Option("--slow-link", help="Send less: images on request only.")]
+Theme = Annotated[str | None, typer.Option(help="dark or light.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
 RunName = Annotated[str, typer.Argument(help="Run id, unique prefix, name or path; the newest when left out.")]
 

@@ -30,7 +30,6 @@ Runs = Annotated[list[str], typer.Argument(metavar="RUN", help="One run or sever
 PlotOut = Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write: .svg, .png, .pdf or .csv.")]
 Panels = Annotated[list[Panel] | None, typer.Option("--panel", help="Show only this. Repeatable; all by default.")]
 Linear = Annotated[bool, typer.Option("--linear", help="Linear axes for losses, which are logarithmic otherwise.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
 
 
 @flowing
@@ -39,7 +38,7 @@ def plot(
     out: PlotOut,
     panels: Panels = None,
     linear: Linear = False,
-    force: Force = False,
+    force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
     """Draw the curves of runs into a file; its ending chooses SVG, PNG, PDF or CSV.
@@ -88,7 +87,7 @@ def animate(
     scale: Scale = 0,
     columns: Columns = 5,
     hold: Hold = 2.5,
-    force: Force = False,
+    force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
     """Show classes emerging from noise, as an animated GIF of the previews kept during recovery.

@@ -14,7 +14,6 @@ from wmdd_tui.cli import foreground, options
 from wmdd_tui.cli.wording import flowing
 from wmdd_tui.store.real_data import base_for, data_assignments
 
-Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The real images: folders, Parquet or CIFAR.")]
 Pseudo = Annotated[
     Path | None,
     typer.Option("--pseudo-labels", metavar="FILE", help="CSV of labels for the training images; no distillation."),
@@ -29,7 +28,7 @@ Skip = Annotated[
 def train(
     file: options.ConfigFile = None,
     preset: options.Preset = "",
-    data: Data = None,
+    data: options.Data = None,
     pseudo_labels: Pseudo = None,
     clusters: Clusters = False,
     skip_mismatches: Skip = False,

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from engine.rundir import RunDir, write_whole
-from wmdd_tui.store.figures import COLOURS, STABLE
 from wmdd_tui.store.runs import read_report
 from wmdd_tui.store.study import Found
 
@@ -152,6 +151,8 @@ def picture(title: str, lines: Sequence[Line]) -> bytes:
 
     matplotlib.use("svg")
     from matplotlib.figure import Figure
+
+    from wmdd_tui.store.figures import COLOURS, STABLE  # and numpy, which commands without a picture need not pay
 
     shown = [(line, line.student_top1) for line in reversed(lines) if line.student_top1 is not None]
     with matplotlib.rc_context(STABLE):

@@ -1,0 +1,108 @@
+"""What ``sweep`` and ``evaluate`` share: both carry out many runs, can be broken off, and end in one table."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from engine.errors import RunFailure
+from wmdd_tui.store import study_table
+from wmdd_tui.store.study import Trial
+from wmdd_tui.store.studying import Ended, Slot, carry_out
+
+Jobs = Annotated[int, typer.Option(min=1, max=64, help="Runs at a time on each device.")]
+Devices = Annotated[
+    list[str] | None, typer.Option("--device", help="A device to use: cpu, cuda:0. Repeatable; auto by default.")
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write results.md, .json and .svg here.")]
+Minutes = Annotated[
+    float | None,
+    typer.Option(min=0.1, help="Stop, resumable, after so many minutes; the same command then goes on."),
+]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="Resume failed runs too.")]
+
+
+def work(
+    trials: Sequence[Trial],
+    devices: Sequence[str] | None,
+    jobs: int,
+    minutes: float | None,
+    retry_failed: bool,
+    since: float = 0.0,
+) -> Ended:
+    """Run what is not finished, saying on stderr what happens, until all is done, Ctrl-C or ``minutes`` are over.
+
+    Runs made before ``since`` (seconds of the epoch) do not count. Raises EngineError.
+    """
+    console = Console(stderr=True)
+    deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
+    with _interrupts() as asked:
+        ended = carry_out(
+            trials,
+            [Slot(device) for device in devices or [""] for _ in range(jobs)],
+            lambda text: console.print(escape(text), highlight=False, soft_wrap=True),
+            lambda: bool(asked) or time.monotonic() > deadline,
+            retry_failed,
+            since,
+        )
+    for run in ended.failed:
+        console.print(
+            f"not finished: {escape(run.id)}; `wmdd-tui logs {escape(run.id)}` says why, --retry-failed resumes it",
+            soft_wrap=True,
+        )
+    if ended.stopped:
+        console.print("stopped; the same command goes on", soft_wrap=True)
+    return ended
+
+
+def leave(ended: Ended) -> None:
+    """End the command with exit code 1 after failed runs, 3 when it was stopped. Raises typer.Exit, or nothing."""
+    if ended.failed or ended.stopped:
+        raise typer.Exit(1 if ended.failed else 3)
+
+
+def write_table(out: Path, title: str, lines: list[study_table.Line]) -> None:
+    """Write the table as Markdown, JSON and picture. Raises RunFailure."""
+    try:
+        study_table.write_results(out, title, lines)
+    except OSError as error:
+        raise RunFailure(f"cannot write the results into {out}: {error.strerror}", "name another --out") from None
+
+
+def show_table(title: str, lines: list[study_table.Line]) -> None:
+    """Print the table."""
+    rows = [study_table.cells(line) for line in lines]
+    table = Table(title=escape(title))
+    kept = [index for index in range(len(study_table.HEAD)) if any(row[index] for row in rows)]
+    for index in kept:
+        table.add_column(study_table.HEAD[index], justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*(Text(row[index]) for index in kept))
+    Console().print(table)
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """A list that fills when Ctrl-C or SIGTERM comes."""
+    asked: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
