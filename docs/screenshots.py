@@ -35,6 +35,7 @@ from textual.widgets import DataTable, Input, Static
 
 from wmdd_tui.screens.compare import CompareScreen
 from wmdd_tui.screens.monitor import MonitorScreen
+from wmdd_tui.widgets.key_bar import KeyBar
 
 OUT = Path(__file__).parent / "screens"
 SMALL, HERO = (80, 24), (120, 40)
@@ -44,7 +45,9 @@ DEMOS = {"digits": [], "strong-bn": ["recover.r_bn=100.0"]}
 #: Where the run at work stands: the share of its recovery, and how long ago its last event was.
 AT_WORK, SECONDS_AGO = 0.6, 1.0
 #: Not copied: large, and on no screen.
-UNSEEN = ("checkpoints", "labels", "student", "proc.json", "engine.lock")
+UNSEEN = ("chunk-*.ckpt", "squeeze.*", "teacher*", "train.*", "labels", "student", "proc.json", "engine.lock")
+#: Workers that go on as long as their screen is there.
+ENDLESS = {"runs", "reader"}
 PANELS = {"1": "losses", "2": "layers", "3": "memory", "4": "images", "5": "log", "6": "evaluation"}
 
 
@@ -161,7 +164,7 @@ async def picture_all(out: Path, theme: str, runs: list[RunDir], work: RunDir) -
     app = WmddApp("monitor", runs[0], theme=theme)
     async with app.run_test(size=SMALL) as pilot:
         await has_read(pilot)
-        for key, panel in (("6", "evaluation"), ("4", "images")):
+        for key, panel in (("6", "evaluation"), ("4", "images"), ("7", "distribution")):
             await pilot.press(key)
             await save(pilot, f"finished-{panel}")
 
@@ -191,9 +194,10 @@ async def has_read(pilot: Pilot[int]) -> None:
 
 
 async def settled(pilot: Pilot[int]) -> None:
-    """Wait until the keys are shown and the screen has been laid out twice without a change."""
+    """Wait until the keys are shown, nothing is being measured, and the screen has been laid out twice unchanged."""
     screen, before = pilot.app.screen, ""
-    await until(pilot, lambda: bool(screen.query("FooterKey")) or not screen.query("Footer"))
+    await until(pilot, lambda: all(one.is_finished or one.group in ENDLESS for one in pilot.app.workers))
+    await until(pilot, lambda: all(bar.keys for bar in screen.query(KeyBar)))
     while before != (now := pilot.app.export_screenshot(simplify=True)):
         before = now
         await pilot.pause(0.2)

@@ -8,6 +8,8 @@ import sys
 import pytest
 
 HEAVY = ("torch", "torchvision", "ot", "sklearn")
+#: What only charts, exports and measurements need; the first screen and short commands must not wait for it.
+SLOW = (*HEAVY, "numpy", "scipy", "matplotlib", "pyarrow", "pandas")
 SCREEN = ("textual", "rich", "typer")
 
 
@@ -20,6 +22,19 @@ def imported(statement: str) -> set[str]:
 @pytest.mark.parametrize("module", ["wmdd_tui.cli", "wmdd_tui.store.runs", "wmdd_tui.store.reader"])
 def test_the_cockpit_imports_no_torch(module: str) -> None:
     assert not imported(f"import {module}").intersection(HEAVY)
+
+
+def test_commands_wait_for_nothing_slow() -> None:
+    assert not imported("from wmdd_tui.cli.commands import app").intersection(SLOW)
+
+
+def test_the_first_screen_waits_for_nothing_slow() -> None:
+    assert not imported("from wmdd_tui.app import WmddApp").intersection({*SLOW, "PIL", "pydantic", "typer"})
+
+
+def test_the_monitor_imports_neither_what_measures_nor_what_draws_files() -> None:
+    found = imported("import wmdd_tui.screens.monitor")
+    assert not found.intersection({*SLOW, "safetensors"} - {"numpy"})
 
 
 def test_the_torch_free_half_of_the_engine() -> None:

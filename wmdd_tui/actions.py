@@ -24,6 +24,7 @@ PANELS = {
     "images": "Images",
     "log": "Log",
     "metrics": "Evaluation",
+    "distribution": "Distribution",
 }
 
 
@@ -93,7 +94,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("open", "enter", "Open", "One layer's history; one class, one image; on a slow link, the image.", "monitor"),
     Action("scale", "y", "Lin/log", "Change the scale of the panel's chart.", "monitor"),
     Action("smooth", "s", "Smooth", "Change between raw and smoothed curves.", "monitor"),
-    Action("term", "t", "Term", "Change what the panel's chart draws.", "monitor"),
+    Action("term", "t", "Term", "Change what the panel draws: a term, the loss, t-SNE.", "monitor"),
     Action("sort", "o", "Sort", "Change the order of the layers.", "monitor"),
     Action("zoom_in", "plus,equals_sign", "Zoom in", "Show fewer iterations.", "monitor", call="zoom(2.0)"),
     Action("zoom_out", "minus", "Zoom out", "Show more iterations.", "monitor", call="zoom(0.5)"),
@@ -102,6 +103,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("pan_right", "l", "Pan right", "Move the zoomed chart to later iterations.", "monitor", call="pan(0.25)"),
     Action("cursor_left", "left", "Cursor left", "Read-out, class or image before.", "monitor", call="cursor(-1)"),
     Action("cursor_right", "right", "Cursor right", "Read-out, class or image after.", "monitor", call="cursor(1)"),
+    Action("classes", "C", "Classes", "Choose the classes of the distribution.", "monitor"),
     Action("filter", "slash", "Filter", "Filter layers and log by a text.", "monitor"),
     Action("follow", "f", "Follow", "Follow the end of the log, or stay.", "monitor"),
     Action("wrap", "w", "Wrap", "Break long lines of the log, or cut them.", "monitor"),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import wmdd_tui.terminal  # noqa: F401  (before textual, which reads its settings once)
 
@@ -53,6 +53,9 @@ class WmddApp(App[int]):
     CSS_PATH = "app.tcss"
     BINDINGS: ClassVar[list[BindingType]] = bindings("app")
     ENABLE_COMMAND_PALETTE = True
+    # The runs are the base of the stack; an empty screen below them would be laid out for nothing.
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {"runs": RunsScreen}
+    DEFAULT_MODE = "runs"
 
     def __init__(
         self,
@@ -70,18 +73,18 @@ class WmddApp(App[int]):
         self.draft: Draft | None = None
         self._first = screen_name
         self._preset = preset
-        self._theme_name = theme or "dark"
         self._engines: list[subprocess.Popen[bytes]] = []
+        for one in (DARK, LIGHT):
+            self.register_theme(one)
+        # Before any style is read: a theme that comes later has all of them read again.
+        self.set_reactive(App.theme, THEMES[theme or "dark"].name)
+        self.stylesheet.set_variables(self.get_css_variables())
 
     def on_mount(self) -> None:
         self.set_keymap(self.keymap)
-        for theme in (DARK, LIGHT):
-            self.register_theme(theme)
-        self.theme = THEMES[self._theme_name].name
         if self.settings.ascii:
             self.add_class("-ascii")
             self._filters.append(AsciiFilter())
-        self.push_screen(RunsScreen())
         if self._first == "new":
             self.push_screen(opening.new_run(self._preset))
         elif self._first == "monitor" and self.watched is not None:
@@ -116,7 +119,7 @@ class WmddApp(App[int]):
     async def action_back(self) -> None:
         if isinstance(self.screen, ActionScreen) and self.screen.step_back():
             return
-        if len(self.screen_stack) > 2:
+        if len(self.screen_stack) > 1:
             self.pop_screen()
 
     def action_toggle_theme(self) -> None:

@@ -45,6 +45,13 @@ _SERIES_DARK = ("#5fafff", "#ffaf00", "#00af87", "#d787af", "#d75f00", "#afd7ff"
 _SERIES_LIGHT = ("#005fd7", "#af5f00", "#00875f", "#af005f", "#5f0087", "#5f5f5f")
 #: What marks the curves besides their colour.
 SIGNS = "●▲■◆▼○"
+#: Colours of classes, which have letters besides.
+_CLASSES_DARK = (
+    "#5fafff", "#ffaf00", "#00af87", "#d787af", "#87d700", "#ff5f5f", "#af87ff", "#afd7ff", "#d75f00", "#d7d7af",
+)  # fmt: skip
+_CLASSES_LIGHT = (
+    "#005fd7", "#af5f00", "#00875f", "#af005f", "#5f8700", "#d70000", "#5f00af", "#0087af", "#5f0000", "#5f5f5f",
+)  # fmt: skip
 #: Shades of a heatmap, rising with the value; far ends stand out from the ground.
 _SHADES_DARK = (
     "#585858", "#5f5f87", "#5f5faf", "#5f5fd7", "#5f87d7", "#5fafd7", "#5fd7d7", "#87d7af", "#d7d75f", "#ffff5f",
@@ -57,6 +64,11 @@ _SHADES_LIGHT = (
 def series_colours(dark: bool) -> tuple[str, ...]:
     """Colours of the curves of a chart."""
     return _SERIES_DARK if dark else _SERIES_LIGHT
+
+
+def class_colours(dark: bool) -> tuple[str, ...]:
+    """Colours of the classes of a scatter, which begin again after the last."""
+    return _CLASSES_DARK if dark else _CLASSES_LIGHT
 
 
 def heat_colours(dark: bool) -> tuple[str, ...]:

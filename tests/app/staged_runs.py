@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import msgspec
 from PIL import Image
 
 from engine import events, presets, rundir
 from engine.config import override
 from engine.rundir import RunDir
+from wmdd_tui.store import embedded
 
 #: What the clock says: 2026-03-14 14:53:20 UTC.
 NOW = 1_773_500_000.0
@@ -110,7 +112,7 @@ def recovering(t: float, done: int, device: str = "cpu, 2 threads") -> Iterator[
         total = [a + b + 10 * c for a, b, c in zip(ce, feature, bn, strict=True)]
         yield events.Iters(
             t=t, chunk=chunk, first=first, total=events.numbers(total), ce=events.numbers(ce),
-            feature=events.numbers(feature), bn=events.numbers(bn), lr=[0.1] * STEP,
+            feature=events.numbers(feature), bn=events.numbers(bn),
         )  # fmt: skip
         values = [(1 + i % 5) * (0.2 + fade[0] * (1 if i % 3 else -0.15)) for i in range(len(LAYERS))]
         yield events.Layers(t=t, chunk=chunk, iteration=first, values=events.numbers(values))
@@ -177,6 +179,23 @@ def host_memory(t: float) -> events.Memory:
 
 
 # --- pictures --------------------------------------------------------------------------------------------------
+
+
+def add_distribution(run: RunDir, classes: int = 10, per_class: int = 4) -> None:
+    """Files in place of a run's features, and the picture of them as it was measured at an earlier time."""
+    for name in (file for _, _, files in embedded.SOURCES for file in files):
+        (run.path / name).write_bytes(b"features")
+    placed = []
+    for label in range(classes):
+        x, y = 10 * math.cos(2 * math.pi * label / classes), 6 * math.sin(2 * math.pi * label / classes)
+        spiral = [(x + i / 20 * math.cos(2.4 * i), y + i / 30 * math.sin(2.4 * i)) for i in range(60)]
+        placed.append(
+            embedded.Placed(
+                label, NAMES[label], spiral, [(px + 0.3, py) for px, py in spiral[::15]][:per_class],
+                spiral[10::12][:per_class], 5.25 + label, 4.5 + label, 3.125, 92.5 - label, 95.0,
+            )
+        )  # fmt: skip
+    embedded.keep(embedded.Wanted(run), msgspec.json.encode(embedded.Embedding("pca", placed)))
 
 
 def add_pictures(run: RunDir, per_class: int) -> None:

@@ -21,6 +21,7 @@ from wmdd_tui import actions
 from wmdd_tui.actions import ACTIONS, PANELS
 from wmdd_tui.app import Settings, WmddApp
 from wmdd_tui.screens.choose import Choose
+from wmdd_tui.screens.choose_classes import ChooseClasses
 from wmdd_tui.screens.compare import CompareScreen
 from wmdd_tui.screens.confirm import Confirm
 from wmdd_tui.screens.help import Help
@@ -155,6 +156,7 @@ EFFECTS: dict[str, Effect] = {
     "monitor.sort": Effect(
         lambda bench: bench.screen.query_one(LayerPanel).as_text().splitlines()[1].startswith("[red]x")
     ),
+    "monitor.classes": Effect(shows(ChooseClasses)),
     "monitor.filter": Effect(typing),
     "monitor.follow": Effect(lambda bench: not bench.log().auto_scroll),
     "monitor.wrap": Effect(lambda bench: bench.log().line_count > 3),
@@ -330,6 +332,9 @@ async def test_hidden_panels_come_back() -> None:
     async with app.run_test(size=(200, 60)) as pilot:
         await pilot.pause()
         panels = app.screen.query(".panel")
+        assert [panel.id for panel in panels if not panel.display] == ["panel-distribution"]
+        await pilot.press("7")
+        await pilot.pause()
         assert all(panel.display for panel in panels)
         await pilot.press("3", "3")
         await pilot.pause()

@@ -12,11 +12,13 @@ from engine import presets, rundir
 from engine.rundir import RunDir
 from wmdd_tui.app import Settings, WmddApp, run_app
 from wmdd_tui.cli.pasted import read_pasted
+from wmdd_tui.screens.help import Help
 from wmdd_tui.screens.monitor import MonitorScreen
 from wmdd_tui.screens.new_run import NewRunScreen
 from wmdd_tui.screens.runs import RunsScreen
 from wmdd_tui.store.command_line import command_for
 from wmdd_tui.widgets.config_form import errors_by_key, options
+from wmdd_tui.widgets.key_bar import KeyBar
 from wmdd_tui.widgets.panels import LayerPanel, MetricsPanel
 
 SIZES = [(80, 24), (120, 40), (200, 60)]
@@ -31,7 +33,24 @@ async def test_screens_open_and_survive_resizing(screen: str, size: tuple[int, i
         for other in ((40, 10), size):
             await pilot.resize_terminal(*other)
             await pilot.pause()
-        assert app.screen.query("Footer")
+        await until(pilot, lambda: bool(app.screen.query_one(KeyBar).keys))
+
+
+async def test_keys_at_the_foot_can_be_clicked_and_follow_the_focus() -> None:
+    record()
+    app = WmddApp()
+    async with app.run_test(size=(120, 24)) as pilot:
+        bar = app.screen.query_one(KeyBar)
+        await until(pilot, lambda: app.screen.query_one("#table", DataTable).row_count == 1)
+        await until(pilot, lambda: any(one.title == "New" for one in bar.keys))
+        line = bar.render_line(0).text
+        assert line.count("Help") == 1, "one entry for the two keys of an action"
+        await pilot.press("slash")
+        await until(pilot, lambda: "New" not in bar.render_line(0).text)
+        await pilot.press("enter")
+        await until(pilot, lambda: bar.render_line(0).text == line)
+        await pilot.click(KeyBar, offset=(line.index("Help") + 1, 0))
+        await until(pilot, lambda: isinstance(app.screen, Help))
 
 
 async def test_empty_state_says_how_to_start() -> None:

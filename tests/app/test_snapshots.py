@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from piloted import until
 from screen_text import Shot, differences, from_text, shot_of, to_text
-from staged_runs import NOW, staged
+from staged_runs import NOW, add_distribution, staged
 from textual.command import CommandList
 from textual.pilot import Pilot
-from textual.widgets import DataTable, Footer, Input, Static
+from textual.widgets import DataTable, Input, Static
 
 from engine import rundir
 from engine.rundir import RunDir
@@ -28,6 +28,7 @@ from wmdd_tui.screens.compare import CompareScreen
 from wmdd_tui.screens.monitor import MonitorScreen
 from wmdd_tui.store.devices import Device
 from wmdd_tui.store.space import Room
+from wmdd_tui.widgets.key_bar import KeyBar
 
 pytestmark = pytest.mark.timeout(1200)  # a busy machine is ten times slower than a quiet one
 
@@ -37,11 +38,16 @@ SMALL, MEDIUM, LARGE = SIZES = ((80, 24), (120, 40), (200, 60))
 MODES = {"colour": (SMALL, MEDIUM, LARGE), "no-color": (LARGE, SMALL, MEDIUM), "ascii": (MEDIUM, LARGE, SMALL)}
 #: Workers that go on as long as their screen is there.
 ENDLESS = {"runs", "reader"}
+PANEL_KEYS = {
+    "2": "layers", "3": "memory", "4": "images", "5": "log", "6": "evaluation", "7": "distribution-missing",
+}  # fmt: skip
 #: What is stored, and at which sizes: a panel alone fills the small screen, the larger ones show all panels.
 STORED = {
     **dict.fromkeys(("runs-empty", "runs", "help", "palette", "new-run"), SIZES),
     **dict.fromkeys(("monitor", "monitor-finished", "monitor-failed", "compare", "compare-images"), SIZES),
     **dict.fromkeys((f"monitor-{panel}" for panel in ("layers", "memory", "images", "log", "evaluation")), (SMALL,)),
+    "monitor-distribution": SIZES,
+    **dict.fromkeys(("monitor-distribution-one", "monitor-distribution-missing", "monitor-classes"), (SMALL,)),
     **dict.fromkeys(("new-run-wrong", "monitor-stop"), (SMALL,)),
 }
 
@@ -106,7 +112,7 @@ async def resized(pilot: Pilot[int], size: tuple[int, int]) -> None:
 async def settled(pilot: Pilot[int]) -> Shot:
     """The screen once its keys are shown, no worker is to deliver anything, and two looks at it agree."""
     screen = pilot.app.screen
-    await until(pilot, lambda: bool(screen.query("FooterKey")) or not screen.query(Footer))
+    await until(pilot, lambda: all(bar.keys for bar in screen.query(KeyBar)))
     await until(pilot, lambda: all(one.is_finished or one.group in ENDLESS for one in pilot.app.workers))
     before = None
     while before != (now := shot_of(pilot.app)):
@@ -189,7 +195,7 @@ async def test_monitor_of_a_live_run(mode: str, update: bool, runs: dict[str, Ru
             await resized(pilot, size)
             await compare_with_stored(pilot, "monitor", mode, update)
         await resized(pilot, SMALL)
-        for key, panel in (("2", "layers"), ("3", "memory"), ("4", "images"), ("5", "log"), ("6", "evaluation")):
+        for key, panel in PANEL_KEYS.items():
             await pilot.press(key)
             await compare_with_stored(pilot, f"monitor-{panel}", mode, update)
         await pilot.press("x")
@@ -206,6 +212,21 @@ async def test_monitor_of_a_run_that_has_ended(
         for size in MODES[mode]:
             await resized(pilot, size)
             await compare_with_stored(pilot, f"monitor-{state}", mode, update)
+
+
+async def test_monitor_of_a_distribution(mode: str, update: bool, runs: dict[str, RunDir]) -> None:
+    add_distribution(runs["plain"])
+    async with opened(mode, "monitor", runs["plain"]) as pilot:
+        await read(pilot, "finished")
+        await pilot.press("7", "m")
+        for size in MODES[mode]:
+            await resized(pilot, size)
+            await compare_with_stored(pilot, "monitor-distribution", mode, update)
+        await resized(pilot, SMALL)
+        await pilot.press("down", "right")
+        await compare_with_stored(pilot, "monitor-distribution-one", mode, update)
+        await pilot.press("C")
+        await compare_with_stored(pilot, "monitor-classes", mode, update)
 
 
 async def test_compare(mode: str, update: bool, runs: dict[str, RunDir]) -> None:

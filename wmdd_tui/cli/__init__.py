@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+from collections.abc import Callable
 
 from engine.errors import EngineError
 
@@ -10,14 +12,7 @@ from engine.errors import EngineError
 def main() -> None:
     """Entry point of ``wmdd-tui``. Without a word it opens the dashboard, which needs none of the commands."""
     try:
-        if sys.argv[1:]:
-            from wmdd_tui.cli.commands import app
-
-            app()
-        else:
-            from wmdd_tui.app import run_app
-
-            sys.exit(run_app())
+        sys.exit(_imported()())
     except EngineError as error:
         print(f"wmdd-tui: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
@@ -25,3 +20,19 @@ def main() -> None:
         # The reader of our output has gone (`wmdd-tui runs | head`); nothing is left to say.
         sys.stderr.close()
         sys.exit(1)
+
+
+def _imported() -> Callable[[], int | None]:
+    """What is to be started. Its modules live to the end, so looking for rubbish among them would only take time."""
+    gc.disable()
+    try:
+        if sys.argv[1:]:
+            from wmdd_tui.cli.commands import app
+
+            return app
+        from wmdd_tui.app import run_app
+
+        return run_app
+    finally:
+        gc.freeze()
+        gc.enable()

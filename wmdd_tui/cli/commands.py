@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -34,6 +35,7 @@ from wmdd_tui.cli import (
 )  # fmt: skip
 from wmdd_tui.cli.cache import cache_app
 from wmdd_tui.cli.queue import queue_app
+from wmdd_tui.store import deleting
 from wmdd_tui.store.reader import RunTail
 from wmdd_tui.store.runs import list_summaries, read_report, summarise
 
@@ -60,22 +62,16 @@ app.command()(machine.teachers)
 def root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-    readonly: Annotated[bool, typer.Option("--readonly", help="Disable everything that changes a run.")] = False,
-    slow_link: Annotated[bool, typer.Option("--slow-link", help="Send less: images on request only.")] = False,
-    ascii_only: Annotated[bool, typer.Option("--ascii", help="Draw with ASCII characters alone.")] = False,
-    theme: Annotated[str | None, typer.Option(help="dark or light.")] = None,
+    readonly: options.Readonly = False,
+    slow_link: options.SlowLink = False,
+    ascii_only: options.Ascii = False,
+    theme: options.Theme = None,
 ) -> None:
     if version:
         print(f"wmdd-tui {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         raise typer.Exit(_open(screen="runs", readonly=readonly, slow_link=slow_link, ascii=ascii_only, theme=theme))
-
-
-Readonly = Annotated[bool, typer.Option("--readonly", help="Disable everything that changes a run.")]
-SlowLink = Annotated[bool, typer.Option("--slow-link", help="Send less: images on request only.")]
-Ascii = Annotated[bool, typer.Option("--ascii", help="Draw with ASCII characters alone.")]
-Theme = Annotated[str | None, typer.Option(help="dark or light.")]
 
 
 def _open(screen: str, **arguments: Any) -> int:
@@ -87,10 +83,10 @@ def _open(screen: str, **arguments: Any) -> int:
 @app.command()
 def new(
     preset: options.Preset = "",
-    readonly: Readonly = False,
-    slow_link: SlowLink = False,
-    ascii_only: Ascii = False,
-    theme: Theme = None,
+    readonly: options.Readonly = False,
+    slow_link: options.SlowLink = False,
+    ascii_only: options.Ascii = False,
+    theme: options.Theme = None,
 ) -> None:
     """Open the dashboard on the form of a new run: wmdd-tui new --preset digits"""
     if preset:
@@ -110,10 +106,10 @@ def new(
 @app.command()
 def attach(
     run_name: options.RunName = "",
-    readonly: Readonly = False,
-    slow_link: SlowLink = False,
-    ascii_only: Ascii = False,
-    theme: Theme = None,
+    readonly: options.Readonly = False,
+    slow_link: options.SlowLink = False,
+    ascii_only: options.Ascii = False,
+    theme: options.Theme = None,
 ) -> None:
     """Open the dashboard on a run: wmdd-tui attach RUN"""
     found = rundir.find(run_name)
@@ -227,7 +223,7 @@ def runs(as_json: options.Json = False) -> None:
     """List all runs, newest first."""
     rows = list_summaries()
     if as_json:
-        print(json.dumps([_plain(row) for row in rows]))
+        print(json.dumps([asdict(row) for row in rows]))
         return
     if not rows:
         print(f"no runs under {rundir.runs_root()}; start one: wmdd-tui run --preset digits")
@@ -253,21 +249,17 @@ def runs(as_json: options.Json = False) -> None:
     Console().print(table)
 
 
-def _plain(row: Any) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in row.__dataclass_fields__}
-
-
 @app.command()
 def show(run_name: options.RunName = "", as_json: options.Json = False) -> None:
     """Show one run: state, result, configuration."""
     found = rundir.find(run_name)
     row = summarise(found)
     if as_json:
-        print(json.dumps({**_plain(row), "report": read_report(found)}))
+        print(json.dumps({**asdict(row), "report": read_report(found)}))
         return
     console = Console()
     report = read_report(found)
-    for name, value in {**_plain(row), **report}.items():
+    for name, value in {**asdict(row), **report}.items():
         if name not in ("students", "committee") and value not in (None, "", [], {}):
             console.print(Text(f"{name:14} {value}"), soft_wrap=True)
     for table in tables.of_report(report):
@@ -329,12 +321,10 @@ def delete(
 ) -> None:
     """Delete a run's directory; refused while it is alive."""
     found = rundir.find(run_name)
-    state = rundir.state_of(found)
-    if state in rundir.ALIVE:
-        raise RunDirError(f"run {found.id} is {state}", f"stop it first: wmdd-tui stop {found.id}")
+    deleting.refuse_alive(found)
     if not yes and not typer.confirm(f"delete {found.path} with its images and checkpoints?"):
         raise typer.Exit(1)
-    shutil.rmtree(found.path)
+    deleting.delete(found)
     print(f"deleted {found.id}")
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PIL import Image
-
+# Pillow and numpy are imported where pictures are drawn: the first screen shows none yet, and must not wait for them.
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    from PIL import Image
 
     Pixels = npt.NDArray[np.uint8]
 
@@ -84,19 +84,22 @@ def _fewer(count: int, aspect: float, width: int, height: int) -> list[int]:
 
 def compose(tiles: Sequence[Image.Image], grid: Grid) -> Pixels:
     """The pixels (2·rows, columns, RGBA) of as many tiles as the grid shows; between them nothing is opaque."""
+    import numpy as np
+    from PIL import Image
+
     shown = tiles[: grid.shown]
     rows = math.ceil(len(shown) / grid.columns)
     sheet = Image.new("RGBA", (grid.columns * (grid.width + GAP) - GAP, 2 * rows * grid.pitch))
     for index, tile in enumerate(shown):
         x, y = grid.place(index)
         sheet.paste(fitted_into(tile, grid.width, 2 * grid.height), (x, 2 * y))
-    import numpy as np  # a fifth of the time to the first screen, which shows no picture yet
-
     return np.asarray(sheet)
 
 
 def fitted_into(picture: Image.Image, width: int, height: int) -> Image.Image:
     """The picture as large as fits into some pixels with its proportions kept; its own pixels stay squares."""
+    from PIL import Image
+
     scale = min(width / picture.width, height / picture.height)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     method = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
@@ -105,6 +108,8 @@ def fitted_into(picture: Image.Image, width: int, height: int) -> Image.Image:
 
 def load(paths: Sequence[Path]) -> list[Image.Image]:
     """Pictures of files, in order. Raises OSError, ValueError or SyntaxError, as Pillow does."""
+    from PIL import Image
+
     found = []
     for path in paths:
         with Image.open(path) as file:

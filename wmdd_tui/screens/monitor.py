@@ -17,6 +17,7 @@ from textual.worker import get_current_worker
 from engine.rundir import RunDir
 from wmdd_tui.actions import PANELS
 from wmdd_tui.screens.base import ActionScreen, bindings
+from wmdd_tui.screens.choose_classes import ChooseClasses
 from wmdd_tui.screens.control import ask_stop, toggle_pause
 from wmdd_tui.screens.exporting import export_charts
 from wmdd_tui.store.alerts import AlertBook
@@ -27,7 +28,17 @@ from wmdd_tui.widgets import headline
 from wmdd_tui.widgets.chart import LossChart
 from wmdd_tui.widgets.key_bar import KeyBar
 from wmdd_tui.widgets.painted import Lines
-from wmdd_tui.widgets.panels import ImagePanel, LayerPanel, LogPanel, LossPanel, MemoryPanel, MetricsPanel, Panel
+from wmdd_tui.widgets.panels import (
+    DistributionPanel,
+    ImagePanel,
+    LayerPanel,
+    LogPanel,
+    LossPanel,
+    MemoryPanel,
+    MetricsPanel,
+    Panel,
+)
+from wmdd_tui.widgets.panels.distribution import MOST_CLASSES
 
 POLL_SECONDS = 0.25
 SLOW_SECONDS = 2.0
@@ -49,7 +60,12 @@ KINDS: dict[str, type[Panel]] = {
     "images": ImagePanel,
     "log": LogPanel,
     "metrics": MetricsPanel,
+    "distribution": DistributionPanel,
 }
+#: What the filter makes other content of; the images see to themselves.
+FILTERED = ("layers", "log")
+#: Measured only for those who ask: it takes processor time, and the room of panels that tell of the run at work.
+HIDDEN_AT_FIRST = ("distribution",)
 
 
 @dataclass
@@ -78,7 +94,7 @@ class MonitorScreen(ActionScreen):
         self.view = RunView()
         self.frozen = False
         self._current = "losses"
-        self._hidden: set[str] = set()
+        self._hidden = set(HIDDEN_AT_FIRST)
         self._maximised = False
         self._alerts = AlertBook(run)
         self._asked_to_stop = False
@@ -279,6 +295,21 @@ class MonitorScreen(ActionScreen):
         self._draw()
         self.say(f"drawn: {name}")
 
+    def action_classes(self) -> None:
+        panel = self.query_one(DistributionPanel)
+        names = self.view.hello.class_names if self.view.hello else []
+        if not names:
+            self.say("the run has not named its classes yet", bad=True)
+            return
+        if not self._visible("distribution"):
+            self.action_panel("distribution")
+
+        def answered(labels: tuple[int, ...] | None) -> None:
+            if labels is not None:
+                panel.choose(labels)
+
+        self.app.push_screen(ChooseClasses(names, panel.chosen(len(names)), MOST_CLASSES), answered)
+
     def action_sort(self) -> None:
         name = self.query_one(LayerPanel).cycle_order()
         self._draw()
@@ -315,7 +346,7 @@ class MonitorScreen(ActionScreen):
     def _filter_changed(self, event: Input.Changed) -> None:
         for name in KINDS:
             self._panel(name).filter(event.value)
-        self._draw()
+        self._draw(FILTERED)
 
     @on(Input.Submitted, "#filter")
     def _filter_done(self, event: Input.Submitted) -> None:

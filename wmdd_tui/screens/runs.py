@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
-from PIL import Image
 from rich.text import Text
 from textual import on, work
 from textual.app import ComposeResult
@@ -24,6 +23,7 @@ from wmdd_tui.screens import opening
 from wmdd_tui.screens.base import ActionScreen, bindings
 from wmdd_tui.screens.confirm import Confirm
 from wmdd_tui.screens.control import ask_stop, toggle_pause
+from wmdd_tui.store import deleting
 from wmdd_tui.store.pictures import thumbnails
 from wmdd_tui.store.pins import read_pins, write_pins
 from wmdd_tui.store.runs import RunSummary, Summaries
@@ -32,6 +32,9 @@ from wmdd_tui.widgets.picture import Picture
 from wmdd_tui.widgets.run_facts import facts_of
 from wmdd_tui.widgets.run_rows import COLUMNS, FOR_WIDE, ORDERS, cells_of, chosen, signs
 from wmdd_tui.widgets.table import Table
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 POLL_SECONDS = 1.0
 SLOW_SECONDS = 5.0
@@ -378,15 +381,20 @@ class RunsScreen(ActionScreen):
         run = self._selected()
         if run is None:
             return
-        state = rundir.state_of(run)
-        if state in rundir.ALIVE:
-            self.say(f"{run.id} is {state}: stop it first", bad=True)
+        try:
+            deleting.refuse_alive(run)
+        except EngineError as error:
+            self.say(str(error), bad=True)
             return
 
         def answered(yes: bool | None) -> None:
-            if yes:
-                shutil.rmtree(run.path, ignore_errors=True)
-                self._wake.set()
+            if not yes:
+                return
+            try:
+                deleting.delete(run)
                 self.say(f"{run.id} deleted")
+            except EngineError as error:
+                self.say(str(error), bad=True)
+            self._wake.set()
 
         self.app.push_screen(Confirm(f"Delete {run.path} with its images and checkpoints?", "Delete"), answered)

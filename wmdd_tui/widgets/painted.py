@@ -54,6 +54,7 @@ class Painted(Widget):
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._rows: list[Strip] = []
+        self._base: Style | None = None
 
     def paint(self, rows: list[Strip]) -> None:
         """Show rows. Another number of rows paints the widget anew."""
@@ -68,10 +69,18 @@ class Painted(Widget):
         if regions:
             self.refresh(*regions)
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        """As every widget's, but its style, which is sought through all its ancestors, is found once for all rows."""
+        self._base = self.rich_style
+        try:
+            return super().render_lines(crop)
+        finally:
+            self._base = None
+
     def render_line(self, y: int) -> Strip:
         width = self.size.width
         row = self._rows[y] if y < len(self._rows) else Strip.blank(width)
-        return row.adjust_cell_length(width).apply_style(self.rich_style)
+        return row.adjust_cell_length(width).apply_style(self._base or self.rich_style)
 
 
 class Lines(Painted):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from PIL import Image
 from rich.cells import set_cell_size
 from rich.color import Color
 from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Size
 from textual.strip import Strip
-from textual.widget import Widget
 
 from wmdd_tui.plotting import mosaic
+from wmdd_tui.widgets.painted import Painted
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SHADES = " .:-=+*#%@"
 OPAQUE = 128
@@ -25,7 +28,7 @@ def reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or type(error).__name__)
 
 
-class Picture(Widget):
+class Picture(Painted):
     """One picture, or several in a grid with their names, as large as fits with proportions kept.
 
     A missing or partial file is said in words. ``shown`` tells how many of several pictures there was room for.
@@ -40,7 +43,7 @@ class Picture(Widget):
         self._names: Sequence[str] = ()
         self._paths: Sequence[Path] = ()
         self._words = ""
-        self._rows: list[Strip] = []
+        self._drawn_size: Size | None = None
         self.shown = 0
 
     # --- what is shown -------------------------------------------------------------------------------------
@@ -89,7 +92,9 @@ class Picture(Widget):
     # --- drawing -------------------------------------------------------------------------------------------
 
     def on_resize(self) -> None:
-        """Another size has room for more files or fewer."""
+        """Another size has room for more files or fewer; one that comes back as it was costs nothing."""
+        if self.size == self._drawn_size:
+            return
         if self._paths:
             self.show_files(self._paths, self._names)
         else:
@@ -103,7 +108,7 @@ class Picture(Widget):
         return mosaic.grid_of(count, tiles[0].width / tiles[0].height, size.width, size.height, named)
 
     def _draw(self) -> None:
-        width, height = self.size
+        width, height = self._drawn_size = self.size
         self.shown = 0
         if width < 1 or height < 1:
             return
@@ -152,8 +157,3 @@ class Picture(Widget):
             SHADES[int(value * len(SHADES))] if opaque else " " for value, opaque in zip(light, seen, strict=True)
         )
         return Strip([Segment(text)])
-
-    def render_line(self, y: int) -> Strip:
-        width = self.size.width
-        row = self._rows[y] if y < len(self._rows) else Strip.blank(width)
-        return row.adjust_cell_length(width).apply_style(self.rich_style)

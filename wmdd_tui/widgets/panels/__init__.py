@@ -1,6 +1,8 @@
-"""The panels of the monitor. Each draws from the view it is given; only the image panel opens files, by picture."""
+"""The panels of the monitor. Each draws from the view it is given; two look into files:
+the image panel, by picture, and that of the distribution, away from the event loop."""
 
 from wmdd_tui.widgets.panels.base import Panel
+from wmdd_tui.widgets.panels.distribution import DistributionPanel
 from wmdd_tui.widgets.panels.images import ImagePanel
 from wmdd_tui.widgets.panels.layers import LayerPanel
 from wmdd_tui.widgets.panels.log import LogPanel
@@ -8,4 +10,13 @@ from wmdd_tui.widgets.panels.losses import LossPanel
 from wmdd_tui.widgets.panels.memory import MemoryPanel
 from wmdd_tui.widgets.panels.metrics import MetricsPanel
 
-__all__ = ["ImagePanel", "LayerPanel", "LogPanel", "LossPanel", "MemoryPanel", "MetricsPanel", "Panel"]
+__all__ = [
+    "DistributionPanel",
+    "ImagePanel",
+    "LayerPanel",
+    "LogPanel",
+    "LossPanel",
+    "MemoryPanel",
+    "MetricsPanel",
+    "Panel",
+]
