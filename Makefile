@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check snapshots screenshots faults fuzz bench-gpu reproduce-imagenette clean
+.PHONY: setup demo test test-gpu check snapshots screenshots faults fuzz bench-gpu reproduce-imagenette clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,9 @@ check: setup  ## format, lint, types
 
 test: check  ## the whole test suite, a process for each core
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+test-gpu: setup  ## what only a GPU can show; needs one
+	$(BIN)/python -m pytest --gpu tests/gpu
 
 snapshots: setup  ## store what the screens show now; look at the change before keeping it
 	$(BIN)/python -m pytest tests/app/test_snapshots.py --update-snapshots

@@ -30,6 +30,15 @@ class Views:
     def __getitem__(self, index: torch.Tensor | slice) -> Views:
         return Views(self.boxes_N4[index], self.flips_N[index], self.rolls_N2[index])
 
+    def to(self, device: torch.device) -> Views:
+        """The same on a device, without waiting for what it is doing."""
+        return Views(*(one.to(device, non_blocking=True) for one in (self.boxes_N4, self.flips_N, self.rolls_N2)))
+
+    def at(self, iteration: torch.Tensor, count: int) -> Views:
+        """The ``count`` views of an iteration, a number on the device: the host never learns it."""
+        index = iteration * count + torch.arange(count, device=iteration.device)
+        return Views(*(one.index_select(0, index) for one in (self.boxes_N4, self.flips_N, self.rolls_N2)))
+
 
 def draw_views(
     count: int, size: int, crop_min: float | torch.Tensor, flip: bool, roll: int, seed: int, *keys: str | int
@@ -90,6 +99,5 @@ def apply_matrices(images_NCHW: torch.Tensor, rows: torch.Tensor, columns: torch
 
 def apply_views(images_NCHW: torch.Tensor, views: Views, out: int | None = None) -> torch.Tensor:
     """The views of float images, on the images' device."""
-    rows, columns = view_matrices(views, images_NCHW.shape[-1], out)
-    device = images_NCHW.device
-    return apply_matrices(images_NCHW, rows.to(device), columns.to(device))
+    rows, columns = view_matrices(views.to(images_NCHW.device), images_NCHW.shape[-1], out)
+    return apply_matrices(images_NCHW, rows, columns)

@@ -8,7 +8,7 @@ from engine.config import RunConfig
 
 STEP_OPTIONS = (
     "iterations", "lr", "beta1", "beta2", "tv", "l2", "augment", "crop_min", "flip", "roll", "curriculum",
-    "milestone", "precision", "micro_batch", "checkpoint_every", "preview_every",
+    "milestone", "precision", "compile", "micro_batch", "checkpoint_every", "preview_every",
 )  # fmt: skip
 PATCH_OPTIONS = ("patches_per_image", "patch_choice", "patch_photos", "patch_crops", "patch_crop_min")
 
@@ -74,7 +74,9 @@ def _idle(config: RunConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     if train.optimizer == "adamw":
         yield "train.optimizer = 'adamw' has no momentum to choose", "train", ("momentum",)
     if relabel.storage == "fkd" and train.labels == "soft":
-        names = ("order", "mix", "alpha", "mix_group", "crop_min", "flip", "batch_size")
+        names = ("order", "mix", "alpha", "mix_group", "crop_min", "flip", "batch_size", "top_k", "bits")
         yield "relabel.storage = 'fkd' has views and mixing of its own", "relabel", names
+    elif relabel.storage != "stored":
+        yield f"relabel.storage = '{relabel.storage}' stores no labels", "relabel", ("top_k", "bits")
     if relabel.mix == "none":
         yield "relabel.mix = 'none'", "relabel", ("alpha", "mix_group")

@@ -29,7 +29,7 @@ def evaluate(
     index_lists = list(torch.arange(len(source)).split(ctx.config.train.eval_batch))
     with torch.no_grad():
         for index, images in zip(index_lists, source.batches(index_lists), strict=True):
-            inputs, labels = normalise(images, mean, std), source.labels_N[index].to(ctx.device)
+            inputs, labels = normalise(images, mean, std), source.labels_N[index].to(ctx.device, non_blocking=True)
             ctx.cut("evaluation", slice(0, len(index)), partial(_count, network, inputs, labels, hits))
             ctx.stop_if_asked(stage)
     network.train(was_training)

@@ -13,7 +13,7 @@ a chunk, or one group of everything), F channels, D feature size, L layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,6 +30,9 @@ class _ShiftedMoments(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs_BFHW: torch.Tensor, shift_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.save_for_backward(inputs_BFHW, shift_BF)
+        if inputs_BFHW.is_contiguous(memory_format=torch.channels_last):
+            shifted_BPF = inputs_BFHW.permute(0, 2, 3, 1).flatten(1, 2).float() - shift_BF[:, None]
+            return shifted_BPF.mean(1), shifted_BPF.square_().mean(1)
         shifted = (inputs_BFHW.float() - shift_BF[:, :, None, None]).flatten(2)
         second = torch.linalg.vector_norm(shifted, dim=2).square_().div_(shifted.shape[2])
         return shifted.mean(2), second
@@ -64,6 +67,9 @@ class Targets:
 
     ``mean_GF``/``var_GF``: one tensor a layer. ``group_B``: the group of each image. ``share_GB``: weight of each
     image within its group (rows sum to 1). ``features_BD``: barycenter of each image, or None for no feature term.
+
+    Derived: ``shift_BF``, what each image's moments are taken about (the mean of its group); ``vars_GS``, all layers'
+    variances side by side (S channels of all layers), and ``layer_SL``, a one in the column of each channel's layer.
     """
 
     labels_B: torch.Tensor
@@ -72,6 +78,16 @@ class Targets:
     mean_GF: tuple[torch.Tensor, ...]
     var_GF: tuple[torch.Tensor, ...]
     features_BD: torch.Tensor | None = None
+    shift_BF: tuple[torch.Tensor, ...] = field(init=False)
+    vars_GS: torch.Tensor = field(init=False)
+    layer_SL: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        none = self.share_GB.new_zeros(len(self.share_GB), 0)
+        ones = [one.new_ones(one.shape[1], 1) for one in self.var_GF]
+        object.__setattr__(self, "shift_BF", tuple(mean_GF[self.group_B] for mean_GF in self.mean_GF))
+        object.__setattr__(self, "vars_GS", torch.cat([none, *self.var_GF], dim=1))
+        object.__setattr__(self, "layer_SL", torch.block_diag(*ones) if ones else none.new_zeros(0, 0))
 
 
 @dataclass(frozen=True)
@@ -108,6 +124,20 @@ class Terms:
     bn: torch.Tensor
     bn_L: torch.Tensor
 
+    @staticmethod
+    def width(layers: int) -> int:
+        """Numbers of a row."""
+        return 4 + layers
+
+    @staticmethod
+    def of_row(row: torch.Tensor) -> Terms:
+        """The inverse of ``row``; views of it."""
+        return Terms(row[0], row[1], row[2], row[3], row[4:])
+
+    def row(self) -> torch.Tensor:
+        """(4 + L,): total, cross-entropy, feature, BN, BN term of each layer."""
+        return torch.cat([torch.stack([self.total, self.ce, self.feature, self.bn]), self.bn_L])
+
     def detached(self) -> Terms:
         """The same values without their graph."""
         return Terms(*(term.detach() for term in (self.total, self.ce, self.feature, self.bn, self.bn_L)))
@@ -121,8 +151,7 @@ def collect(
     rows: slice = slice(None),
 ) -> Collected:
     """Per-image quantities of the images ``rows`` of a chunk from the teacher's forward pass of them."""
-    group_B = targets.group_B[rows]
-    moments = [image_moments(x, mean_GF[group_B]) for x, mean_GF in zip(inputs, targets.mean_GF, strict=True)]
+    moments = [image_moments(x, shift_BF[rows]) for x, shift_BF in zip(inputs, targets.shift_BF, strict=True)]
     return Collected(
         tuple(first for first, _ in moments),
         tuple(second for _, second in moments),
@@ -149,14 +178,10 @@ def chunk_loss(collected: Collected, targets: Targets, coefficients: Coefficient
     Paper: the sums of squares of the same. Cross-entropy is the mean over the chunk.
     """
     squared = coefficients.semantics == "paper"
-    layers = [
-        _bn_term(first, second, targets.share_GB, var_GF, squared)
-        for first, second, var_GF in zip(collected.first_BF, collected.second_BF, targets.var_GF, strict=True)
-    ]
     ce = collected.ce_B.mean()
-    bn_L = torch.stack(layers) if layers else ce.new_zeros(0)
+    bn_L = _bn_terms(collected, targets, squared)
     bn = bn_L.sum()
-    if layers and coefficients.first_bn_multiplier != 1.0:
+    if len(bn_L) and coefficients.first_bn_multiplier != 1.0:
         bn = bn + (coefficients.first_bn_multiplier - 1.0) * bn_L[0]
     if targets.features_BD is None:
         feature = torch.zeros_like(ce)
@@ -174,19 +199,21 @@ def average(parts: Sequence[Terms]) -> Terms:
     return Terms(total, ce, feature, bn, torch.cat([part.bn_L for part in parts]) / len(parts))
 
 
-def _bn_term(
-    first_BF: torch.Tensor,
-    second_BF: torch.Tensor,
-    share_GB: torch.Tensor,
-    var_GF: torch.Tensor,
-    squared: bool,
-) -> torch.Tensor:
-    """BN term of one layer. The shift is the target mean, so the first moment *is* the difference of means."""
-    mean_difference_GF = share_GB @ first_BF
-    var_difference_GF = share_GB @ second_BF - mean_difference_GF.square() - var_GF
-    norms_2G = torch.stack([torch.linalg.vector_norm(x, dim=1) for x in (mean_difference_GF, var_difference_GF)])
-    reduced: torch.Tensor = norms_2G.square().sum() if squared else norms_2G.mean(1).sum()
-    return reduced
+def _bn_terms(collected: Collected, targets: Targets, squared: bool) -> torch.Tensor:
+    """BN term of each layer (L,), all at once: a few operations however many layers there are.
+
+    The shift is the target mean, so the first moment *is* the difference of means.
+    """
+    if not collected.first_BF:
+        return collected.ce_B.new_zeros(0)
+    mean_difference_GS = targets.share_GB @ torch.cat(collected.first_BF, dim=1)
+    second_GS = targets.share_GB @ torch.cat(collected.second_BF, dim=1)
+    var_difference_GS = second_GS - mean_difference_GS.square() - targets.vars_GS
+    squares_HL = torch.cat([mean_difference_GS, var_difference_GS]).square() @ targets.layer_SL  # both of each group
+    if squared:
+        return squares_HL.sum(0)
+    # A norm of exactly 0 has gradient 0, as ``vector_norm`` has it; the square root alone would give NaN.
+    return squares_HL.clamp(min=torch.finfo(squares_HL.dtype).tiny).sqrt().sum(0) / len(targets.share_GB)
 
 
 def derivatives(collected: Collected, targets: Targets, coefficients: Coefficients) -> tuple[Terms, Collected]:

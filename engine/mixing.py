@@ -112,14 +112,14 @@ class EpochPlan:
         """Mixed views (B, 3, H, W) of the positions ``rows``; ``source_NCHW`` is the whole normalised set."""
         device = source_NCHW.device
         own, partner = self.order_N[rows], self.partner_N[rows]
-        own_views = apply_views(source_NCHW[own.to(device)], self.views[own])
+        own_views = apply_views(source_NCHW[own.to(device, non_blocking=True)], self.views[own])
         if self.mix == "none":
             return own_views
-        partner_views = apply_views(source_NCHW[partner.to(device)], self.views[partner])
+        partner_views = apply_views(source_NCHW[partner.to(device, non_blocking=True)], self.views[partner])
         if self.mix == "mixup":
-            lam_B = self.lam_N[rows].to(device)[:, None, None, None]
+            lam_B = self.lam_N[rows].to(device, non_blocking=True)[:, None, None, None]
             return lam_B * own_views + (1 - lam_B) * partner_views
-        top, left, bottom, right = self.boxes_N4[rows].to(device)[:, :, None, None].unbind(1)
+        top, left, bottom, right = self.boxes_N4[rows].to(device, non_blocking=True)[:, :, None, None].unbind(1)
         line = torch.arange(self.size, device=device)
         inside_y = (line[None, :, None] >= top) & (line[None, :, None] < bottom)
         inside_x = (line[None, None, :] >= left) & (line[None, None, :] < right)

@@ -1,15 +1,19 @@
 """The optimisation of a chunk's pixels: one step's terms and gradient, and Adam over all steps.
 
-A chunk too large for memory is computed in exact micro-batches (see ``engine.losses``).
+A step is a function of tensors on the device alone: views, learning rate and the row its terms are recorded in are
+looked up there by a number of the iteration that lives there too. So nothing of it waits for the host, and on a GPU
+it is recorded once as a CUDA graph and replayed. A chunk too large for memory is computed in exact micro-batches (see
+``engine.losses``).
 
-Shapes: B images of a chunk.
+Shapes: B images of a chunk, T iterations, R rows of a record of L BN layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import torch
 
@@ -17,67 +21,97 @@ from engine.augment import apply_matrices, view_matrices
 from engine.errors import OutOfMemory
 from engine.losses import Terms, average, chunk_loss, collect, derivatives, image_prior, join, surrogate
 from engine.memory import fits
-from engine.models.instrument import Probe
+from engine.models.instrument import Forward
 from engine.recipe import Recipe
+
+#: Steps launched one operation at a time before the rest is recorded: they choose kernels and allocate workspaces.
+WARM_UP = 3
+
+Gradient = tuple[Terms, torch.Tensor]
 
 
 def loss_and_gradient(
-    images_BCHW: torch.Tensor, probe: Probe, recipe: Recipe, iteration: int
-) -> tuple[Terms, torch.Tensor]:
+    images_BCHW: torch.Tensor, forward: Forward, recipe: Recipe, iteration: int | torch.Tensor
+) -> Gradient:
     """Terms of the chunk at one iteration and the gradient of the total to the images, exact for any micro-batch."""
     if recipe.others:
         alone = [
-            replace(recipe, targets=targets, others=()) for _, targets in ((probe, recipe.targets), *recipe.others)
+            replace(recipe, targets=targets, others=()) for _, targets in ((forward, recipe.targets), *recipe.others)
         ]
-        probes = [probe, *(other for other, _ in recipe.others)]
-        steps = [loss_and_gradient(images_BCHW, *one, iteration) for one in zip(probes, alone, strict=True)]
+        forwards = [forward, *(other for other, _ in recipe.others)]
+        steps = [loss_and_gradient(images_BCHW, *one, iteration) for one in zip(forwards, alone, strict=True)]
         return average([terms for terms, _ in steps]), torch.stack([gradient for _, gradient in steps]).mean(0)
     count = len(images_BCHW)
     per_step = len(recipe.views.flips_N) // len(recipe.lr_T)
-    rows, columns = view_matrices(
-        recipe.views[slice(iteration * per_step, (iteration + 1) * per_step)], images_BCHW.shape[-1]
-    )
-
-    def forward(part: slice) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        own = part if per_step == count else slice(None)
-        views = apply_matrices(images_BCHW[part], rows[own], columns[own])
-        if images_BCHW.device.type == "cuda":
-            views = views.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=recipe.bf16):
-            return probe(views)
-
+    number = torch.as_tensor(iteration, device=images_BCHW.device)
+    matrices = view_matrices(recipe.views.at(number, per_step), images_BCHW.shape[-1])
     size = recipe.micro_batch or count
+    if size >= count:
+        whole = _compiled_whole() if recipe.compiled else _whole
+        total, terms = whole(images_BCHW, matrices, forward, recipe)
+        return terms.detached(), torch.autograd.grad(total, images_BCHW)[0]
     parts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
-    if len(parts) == 1:
-        terms = chunk_loss(collect(*forward(parts[0]), recipe.targets), recipe.targets, recipe.coefficients)
-        objective = terms.total
-        if recipe.tv or recipe.l2:
-            objective = objective + image_prior(images_BCHW, recipe.tv, recipe.l2)
-        return terms.detached(), torch.autograd.grad(objective, images_BCHW)[0]
+
+    def seen(part: slice) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        own = part if per_step == count else slice(None)
+        return _look(images_BCHW[part], (matrices[0][own], matrices[1][own]), forward, recipe)
+
     with torch.no_grad():
-        seen = join([collect(*forward(part), recipe.targets, part) for part in parts])
-    terms, to_collected = derivatives(seen, recipe.targets, recipe.coefficients)
+        collected = join([collect(*seen(part), recipe.targets, part) for part in parts])
+    terms, to_collected = derivatives(collected, recipe.targets, recipe.coefficients)
     gradient = torch.zeros_like(images_BCHW)
     for part in parts:
-        scalar = surrogate(collect(*forward(part), recipe.targets, part), to_collected, part)
+        scalar = surrogate(collect(*seen(part), recipe.targets, part), to_collected, part)
         gradient += torch.autograd.grad(scalar, images_BCHW)[0]
     if recipe.tv or recipe.l2:
         gradient += torch.autograd.grad(image_prior(images_BCHW, recipe.tv, recipe.l2), images_BCHW)[0]
     return terms.detached(), gradient
 
 
-def step_that_fits(
-    images_BCHW: torch.Tensor, probe: Probe, recipe: Recipe, iteration: int, smaller: Callable[[int, int], None]
-) -> tuple[Terms, torch.Tensor, Recipe]:
+def _look(
+    images_BCHW: torch.Tensor, matrices: tuple[torch.Tensor, torch.Tensor], forward: Forward, recipe: Recipe
+) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    """What the teacher says to views of images, and its BatchNorm inputs."""
+    views = apply_matrices(images_BCHW, *matrices)
+    if recipe.channels_last:
+        views = views.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=recipe.bf16):
+        return forward(views)
+
+
+def _whole(
+    images_BCHW: torch.Tensor, matrices: tuple[torch.Tensor, torch.Tensor], forward: Forward, recipe: Recipe
+) -> tuple[torch.Tensor, Terms]:
+    """What is differentiated, and the terms, of a chunk in one piece."""
+    seen = collect(*_look(images_BCHW, matrices, forward, recipe), recipe.targets)
+    terms = chunk_loss(seen, recipe.targets, recipe.coefficients)
+    if recipe.tv or recipe.l2:
+        return terms.total + image_prior(images_BCHW, recipe.tv, recipe.l2), terms
+    return terms.total, terms
+
+
+@cache
+def _compiled_whole() -> Callable[..., tuple[torch.Tensor, Terms]]:
+    """``_whole``, forward and backward each compiled as one graph; anew for chunks of another size."""
+    return torch.compile(_whole, fullgraph=True, dynamic=False)
+
+
+def gradient_that_fits(
+    images_BCHW: torch.Tensor,
+    forward: Forward,
+    recipe: Recipe,
+    iteration: torch.Tensor,
+    smaller: Callable[[int, int], None],
+) -> tuple[Gradient, Recipe]:
     """``loss_and_gradient``, in smaller micro-batches where the device has too little memory, and the recipe for them.
 
     The result is the same but for rounding. ``smaller`` is told the size that did not fit and the one tried next.
     Raises OutOfMemory where not even one image fits.
     """
-    found: list[tuple[Terms, torch.Tensor]] = []
+    found: list[Gradient] = []
 
     def step(recipe: Recipe) -> None:
-        found.append(loss_and_gradient(images_BCHW, probe, recipe, iteration))
+        found.append(loss_and_gradient(images_BCHW, forward, recipe, iteration))
 
     while not fits(partial(step, recipe)):
         size = recipe.micro_batch or len(images_BCHW)
@@ -88,34 +122,138 @@ def step_that_fits(
             )
         recipe = replace(recipe, micro_batch=(size + 1) // 2)
         smaller(size, recipe.micro_batch)
-    return *found[0], recipe
+    return found[0], recipe
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """All that a step changes, on the device: images, Adam's state, the number of the iteration, what is recorded.
+
+    ``rows_RL`` is a ring: iteration i is recorded in row i modulo R. ``bounds`` are those of each colour channel.
+    """
+
+    images_BCHW: torch.Tensor
+    optimiser: torch.optim.Optimizer
+    lr: torch.Tensor
+    lr_T: torch.Tensor
+    bounds: tuple[torch.Tensor, torch.Tensor]
+    iteration: torch.Tensor
+    rows_RL: torch.Tensor
+
+    def update(self, found: Gradient) -> None:
+        """Adam's step, the clamp to the valid range, and the record of an iteration."""
+        terms, gradient = found
+        self.images_BCHW.grad = gradient.contiguous()
+        with torch.no_grad():
+            self.lr.copy_(self.lr_T.index_select(0, self.iteration)[0])
+            self.optimiser.step()
+            torch.clamp(self.images_BCHW, *self.bounds, out=self.images_BCHW)
+            self.rows_RL.index_copy_(0, self.iteration % len(self.rows_RL), terms.row()[None])
+            self.iteration.add_(1)
+
+    def adam(self) -> dict[str, torch.Tensor]:
+        """Adam's two moments by name."""
+        state = self.optimiser.state[self.images_BCHW]
+        return {key: state[key] for key in ("exp_avg", "exp_avg_sq")}
+
+
+def begin(
+    images_BCHW: torch.Tensor, recipe: Recipe, first: int, adam: dict[str, torch.Tensor] | None, rows_RL: torch.Tensor
+) -> Pixels:
+    """The state before iteration ``first``; ``adam`` holds the moments of the iterations before it."""
+    images_BCHW = images_BCHW.detach().clone().requires_grad_()
+    device = images_BCHW.device
+    lr = torch.tensor(recipe.lr_T[0], device=device)
+    optimiser = torch.optim.Adam(
+        [images_BCHW], lr=lr, betas=recipe.betas, eps=1e-8, fused=True, capturable=device.type == "cuda"
+    )
+    if adam is None:
+        adam = {name: torch.zeros_like(images_BCHW) for name in ("exp_avg", "exp_avg_sq")}
+    optimiser.state[images_BCHW] = {"step": torch.tensor(float(first), device=device), **adam}
+    return Pixels(
+        images_BCHW,
+        optimiser,
+        lr,
+        torch.tensor(recipe.lr_T, device=device),
+        (recipe.low_C[:, None, None], recipe.high_C[:, None, None]),
+        torch.tensor([first], device=device),
+        rows_RL,
+    )
 
 
 def optimise(
     images_BCHW: torch.Tensor,
-    probe: Probe,
+    forward: Forward,
     recipe: Recipe,
     first: int = 0,
     adam: dict[str, torch.Tensor] | None = None,
     after_step: Callable[[int, Terms, torch.Tensor, dict[str, torch.Tensor]], None] = lambda *_: None,
     smaller: Callable[[int, int], None] = lambda *_: None,
+    rows_RL: torch.Tensor | None = None,
+    uncompiled: Callable[[str], None] = lambda _: None,
 ) -> torch.Tensor:
     """Adam on the pixels, clamped to the valid range after every step; returns the images.
 
     ``first`` and ``adam`` (``exp_avg``, ``exp_avg_sq``) continue an interrupted optimisation. ``after_step`` gets
-    the iteration, its terms, the images and Adam's state; it may raise to stop. ``smaller``: see ``step_that_fits``.
+    the iteration, its terms, the images and Adam's state, all of which the next step overwrites; it may raise to
+    stop. ``smaller``: see ``gradient_that_fits``. Terms are recorded in ``rows_RL``, a ring of ``Terms.row``.
+    ``uncompiled`` is told why a step that was to be compiled is not.
     """
-    images_BCHW = images_BCHW.detach().clone().requires_grad_()
-    optimiser = torch.optim.Adam([images_BCHW], lr=recipe.lr_T[0], betas=recipe.betas, eps=1e-8)
-    if adam is not None:
-        optimiser.state[images_BCHW] = {"step": torch.tensor(float(first)), **adam}
-    low, high = recipe.low_C[:, None, None], recipe.high_C[:, None, None]
-    for iteration in range(first, len(recipe.lr_T)):
-        terms, images_BCHW.grad, recipe = step_that_fits(images_BCHW, probe, recipe, iteration, smaller)
-        optimiser.param_groups[0]["lr"] = recipe.lr_T[iteration]
-        optimiser.step()
-        with torch.no_grad():
-            images_BCHW.copy_(torch.minimum(torch.maximum(images_BCHW, low), high))
-        state = optimiser.state[images_BCHW]
-        after_step(iteration, terms, images_BCHW.detach(), {key: state[key] for key in ("exp_avg", "exp_avg_sq")})
-    return images_BCHW.detach()
+    if rows_RL is None:
+        rows_RL = torch.zeros(1, Terms.width(recipe.layers), device=images_BCHW.device)
+    pixels = begin(images_BCHW, recipe, first, adam, rows_RL)
+    replay: Callable[[], None] | None = None
+    with _stream(images_BCHW.device):
+        failure = _failure(pixels, forward, recipe) if recipe.compiled else ""
+        if failure:
+            uncompiled(failure)
+            recipe = replace(recipe, compiled=False)
+        for iteration in range(first, len(recipe.lr_T)):
+            if replay is not None:
+                replay()
+            else:
+                found, recipe = gradient_that_fits(pixels.images_BCHW, forward, recipe, pixels.iteration, smaller)
+                pixels.update(found)
+                if recipe.captured and iteration + 1 == first + WARM_UP:
+                    replay = _capture(pixels, forward, recipe)
+            terms = Terms.of_row(rows_RL[iteration % len(rows_RL)])
+            after_step(iteration, terms, pixels.images_BCHW.detach(), pixels.adam())
+    return pixels.images_BCHW.detach()
+
+
+def _failure(pixels: Pixels, forward: Forward, recipe: Recipe) -> str:
+    """Compile a step. Why that is not possible, in one line; empty where it is, or where memory decides."""
+    from torch._dynamo.exc import TorchDynamoException  # seconds to import, for those who compile
+
+    try:
+        fits(partial(loss_and_gradient, pixels.images_BCHW, forward, recipe, pixels.iteration))
+    except TorchDynamoException as error:
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return ""
+
+
+@contextmanager
+def _stream(device: torch.device) -> Iterator[None]:
+    """On a GPU a stream of its own, which capturing asks for, and kernels chosen by trial for the one size there is."""
+    if device.type != "cuda":
+        yield
+        return
+    own, outer = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    own.wait_stream(outer)
+    usual = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        with torch.cuda.stream(own):
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = usual
+        outer.wait_stream(own)
+
+
+def _capture(pixels: Pixels, forward: Forward, recipe: Recipe) -> Callable[[], None]:
+    """A whole step, recorded as a CUDA graph without being done; what is returned does it."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        pixels.update(loss_and_gradient(pixels.images_BCHW, forward, recipe, pixels.iteration))
+    replay: Callable[[], None] = graph.replay
+    return replay

@@ -17,6 +17,7 @@ from torch import nn
 from engine import committee, events, groundwork, models, students
 from engine.artifacts import Cache, key_of
 from engine.chunks import Chunk, plan_chunks
+from engine.compiling import settle_compilation
 from engine.context import Context, staged
 from engine.data import Dataset, load_dataset, require_every_class
 from engine.data.given import given_files
@@ -33,8 +34,9 @@ from engine.statistics import Statistics
 from engine.synthesis import Judge, Points, synthesise
 from engine.train import Place, StudentResult, train_student
 
-#: Options of recovery that change when something is kept or shown, or how much memory is used, but no image.
-WITHOUT_INFLUENCE = {"checkpoint_every", "preview_every", "micro_batch", "quality"}
+#: Options of recovery that change when something is kept or shown, how much memory is used or how sums are ordered:
+#: what was done with one value is gone on with under another.
+WITHOUT_INFLUENCE = {"checkpoint_every", "preview_every", "micro_batch", "quality", "compile"}
 
 
 def execute(ctx: Context) -> Outcome:
@@ -135,6 +137,7 @@ def _recover(
     judges: Sequence[Judge],
 ) -> SyntheticSet:
     with staged(ctx, outcome.seconds, "recover"):
+        settle_compilation(ctx, network, sum(len(chunk.labels_B) for chunk in chunks))
         config = ctx.config
         work = key_of(
             kind="recover",

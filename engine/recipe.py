@@ -16,7 +16,7 @@ from engine.chunks import Chunk
 from engine.config import RecoverConfig, RunConfig
 from engine.data import Dataset
 from engine.losses import Coefficients, Targets
-from engine.models.instrument import Probe, bn_layers
+from engine.models.instrument import Forward, bn_layers
 from engine.statistics import Statistics
 
 
@@ -26,7 +26,8 @@ class Recipe:
 
     ``views`` holds T (shared) or T × B (per image) views; ``lr_T`` the learning rates; ``low_C``/``high_C`` the
     valid range of each colour channel in normalised space. ``others`` are further teachers with targets of their own,
-    whose losses are averaged with the first one's.
+    whose losses are averaged with the first one's. ``captured``: record the step as a CUDA graph; ``compiled``: compile
+    it; ``channels_last``: the layout of the network's images.
     """
 
     targets: Targets
@@ -36,11 +37,19 @@ class Recipe:
     low_C: torch.Tensor
     high_C: torch.Tensor
     betas: tuple[float, float]
-    others: tuple[tuple[Probe, Targets], ...] = ()
+    others: tuple[tuple[Forward, Targets], ...] = ()
     tv: float = 0.0
     l2: float = 0.0
     micro_batch: int = 0
     bf16: bool = False
+    captured: bool = False
+    compiled: bool = False
+    channels_last: bool = False
+
+    @property
+    def layers(self) -> int:
+        """BatchNorm layers of all teachers."""
+        return sum(len(one.mean_GF) for one in (self.targets, *(theirs for _, theirs in self.others)))
 
 
 def crop_bounds(config: RecoverConfig) -> torch.Tensor:
@@ -121,7 +130,7 @@ def make_recipe(
     dataset: Dataset,
     targets: Targets,
     device: torch.device,
-    others: tuple[tuple[Probe, Targets], ...] = (),
+    others: tuple[tuple[Forward, Targets], ...] = (),
 ) -> Recipe:
     """Everything random or scheduled of a chunk, computed ahead."""
     recover = config.recover
@@ -138,7 +147,7 @@ def make_recipe(
     return Recipe(
         targets=targets,
         coefficients=make_coefficients(recover),
-        views=Views(views.boxes_N4.to(device), views.flips_N.to(device), views.rolls_N2.to(device)),
+        views=views.to(device),
         lr_T=learning_rates(recover.lr, recover.iterations),
         low_C=((0 - mean) / std).to(device),
         high_C=((1 - mean) / std).to(device),
@@ -148,4 +157,7 @@ def make_recipe(
         l2=recover.l2,
         micro_batch=recover.micro_batch,
         bf16=recover.precision == "bf16" or (recover.precision == "auto" and device.type == "cuda"),
+        captured=device.type == "cuda" and recover.compile != "off",
+        compiled=recover.compile == "on",
+        channels_last=True,
     )

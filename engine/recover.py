@@ -7,24 +7,27 @@ Shapes: B images of a chunk.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
 from engine import events
+from engine.behind import Behind, on_host
 from engine.checkpoints import Slots
 from engine.chunks import Chunk
 from engine.context import Context
 from engine.data import Dataset
 from engine.errors import NonFiniteLoss, Stopped
 from engine.losses import Targets, Terms
-from engine.models.instrument import Probe
+from engine.models.instrument import Forward
 from engine.optimise import optimise
 from engine.pictures import write_row
 from engine.recipe import make_recipe
 from engine.starts import initial_images
-from engine.telemetry import LossBuffer
+from engine.telemetry import ROWS, LossBuffer
 
 
 def to_uint8(
@@ -43,12 +46,12 @@ def to_uint8(
 def recover_chunk(
     ctx: Context,
     dataset: Dataset,
-    probe: Probe,
+    forward: Forward,
     chunk: Chunk,
     chunks: int,
     targets: Targets,
     work: str,
-    others: tuple[tuple[Probe, Targets], ...] = (),
+    others: tuple[tuple[Forward, Targets], ...] = (),
 ) -> torch.Tensor:
     """Optimise one chunk, going on from its checkpoint; returns uint8 images (B, 3, H, W) on the CPU.
 
@@ -66,9 +69,7 @@ def recover_chunk(
     saved = ctx.load(slots, where)
     first, adam = 0, None
     if saved is None:
-        images_BCHW = start_of(ctx, dataset, probe, chunk, targets).to(ctx.device)
-        if recover.preview_every:
-            _preview(ctx, dataset, chunk, 0, images_BCHW)
+        images_BCHW = start_of(ctx, dataset, forward, chunk, targets).to(ctx.device)
     else:
         first = int(saved.state["iteration"]) + 1
         images_BCHW = saved.tensors["images"].to(ctx.device)
@@ -78,24 +79,26 @@ def recover_chunk(
     if "recover" in ctx.fitting:
         wanted = recover.micro_batch or len(chunk.labels_B)
         recipe = replace(recipe, micro_batch=min(wanted, ctx.fitting["recover"]))
-    layers = sum(len(one.mean_GF) for one in (targets, *(theirs for _, theirs in others)))
-    buffer = LossBuffer(ctx.emit, chunk.index, layers, ctx.device)
+    rows_RL = torch.zeros(ROWS, Terms.width(recipe.layers), device=ctx.device)
+    buffer = LossBuffer(ctx.emit, chunk.index, rows_RL)
     place, turns = ctx.turn or (chunk.index, chunks)
     total = turns * recover.iterations
 
-    def after_step(iteration: int, terms: Terms, images: torch.Tensor, state: dict[str, torch.Tensor]) -> None:
-        buffer.add(iteration, terms)
+    def after_step(iteration: int, _terms: Terms, images: torch.Tensor, state: dict[str, torch.Tensor]) -> None:
+        buffer.add(iteration)
         done = iteration + 1
         ctx.progress("recover", place * recover.iterations + done, total, "iterations")
         last = done == recover.iterations
         if recover.preview_every and (done % recover.preview_every == 0 or last):
-            _preview(ctx, dataset, chunk, done, images)
+            behind.do(_preview(ctx, dataset, chunk, done, images))
         stop = ctx.interrupted()
         if stop or ctx.checkpoint_due() or (done % recover.checkpoint_every == 0 and not last):
             buffer.flush()
             facts = {"iteration": iteration, "fitting": ctx.fitting.get("recover", 0)}
-            ctx.save(slots, where(facts), {"images": images, **state}, **facts)
+            kept = {name: on_host(tensor) for name, tensor in {"images": images, **state}.items()}
+            behind.do(partial(_save, ctx, slots, where(facts), kept, facts))
         if stop:
+            behind.finish()
             raise Stopped("stopped in recover")
 
     def smaller(size: int, next_size: int) -> None:
@@ -105,8 +108,14 @@ def recover_chunk(
             "the same result but for rounding"
         )
 
-    images_BCHW = optimise(images_BCHW, probe, recipe, first, adam, after_step, smaller)
-    buffer.flush()
+    def uncompiled(reason: str) -> None:
+        ctx.warn_once(f"recover: steps are not compiled ({reason}); the result is the same, and takes longer")
+
+    with Behind(ctx.device) as behind:
+        if saved is None and recover.preview_every:
+            behind.do(_preview(ctx, dataset, chunk, 0, images_BCHW))
+        images_BCHW = optimise(images_BCHW, forward, recipe, first, adam, after_step, smaller, rows_RL, uncompiled)
+        buffer.flush()
     if not bool(torch.isfinite(images_BCHW).all()):
         raise NonFiniteLoss(
             f"images of chunk {chunk.index} became NaN in the last iteration",
@@ -115,27 +124,40 @@ def recover_chunk(
     return to_uint8(images_BCHW, dataset.mean, dataset.std).cpu()
 
 
-def start_of(ctx: Context, dataset: Dataset, probe: Probe, chunk: Chunk, targets: Targets) -> torch.Tensor:
+def start_of(ctx: Context, dataset: Dataset, forward: Forward, chunk: Chunk, targets: Targets) -> torch.Tensor:
     """What a chunk's optimisation begins with (B, 3, H, W), normalised, on the CPU. Raises Stopped."""
 
     def between() -> None:
         ctx.stop_if_asked("recover")
 
     config = ctx.config
-    return initial_images(chunk, dataset, config.recover, config.ipc, config.seed, probe, targets, between)
+    return initial_images(chunk, dataset, config.recover, config.ipc, config.seed, forward, targets, between)
 
 
-def _preview(ctx: Context, dataset: Dataset, chunk: Chunk, done: int, images_BCHW: torch.Tensor) -> None:
-    """Write a preview; one that cannot be written is said once and is no reason to stop."""
+def _save(
+    ctx: Context, slots: Slots, where: str, kept: dict[str, Callable[[], torch.Tensor]], facts: dict[str, Any]
+) -> None:
+    """Write a checkpoint of tensors on their way to the host. Raises OSError, NonFiniteLoss."""
+    ctx.save(slots, where, {name: wait() for name, wait in kept.items()}, **facts)
+
+
+def _preview(ctx: Context, dataset: Dataset, chunk: Chunk, done: int, images_BCHW: torch.Tensor) -> Callable[[], None]:
+    """What writes a preview of the images as they are now; one that cannot be written is said once and is no reason
+    to stop.
+    """
     name = f"chunk-{chunk.index:06d}-{done:07d}.png"
-    shown = torch.linspace(0, len(images_BCHW) - 1, min(10, len(images_BCHW))).long()
-    try:
-        write_row(
-            ctx.run.previews / name,
-            to_uint8(images_BCHW[shown.to(images_BCHW.device)], dataset.mean, dataset.std).cpu(),
-        )
-    except OSError as error:
-        ctx.warn_once(f"previews cannot be written: {error.strerror}")
-        return
-    classes = chunk.labels_B[shown].tolist()
-    ctx.emit(events.Image(chunk=chunk.index, iteration=done, path=f"previews/{name}", classes=classes))
+    count = min(10, len(images_BCHW))
+    shown = torch.linspace(0, len(images_BCHW) - 1, count).long()
+    picked = images_BCHW.index_select(0, shown.to(images_BCHW.device, non_blocking=True))
+    picture = on_host(to_uint8(picked, dataset.mean, dataset.std))
+
+    def write() -> None:
+        try:
+            write_row(ctx.run.previews / name, picture())
+        except OSError as error:
+            ctx.warn_once(f"previews cannot be written: {error.strerror}")
+            return
+        classes = chunk.labels_B[shown].tolist()
+        ctx.emit(events.Image(chunk=chunk.index, iteration=done, path=f"previews/{name}", classes=classes))
+
+    return write

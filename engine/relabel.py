@@ -1,4 +1,4 @@
-"""Relabel: the teacher's logits of every mixed view of every epoch, stored as float16 (fast knowledge distillation)."""
+"""Relabel: the teacher's logits of every mixed view of every epoch, stored (fast knowledge distillation)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def relabel(
             slots = Slots(ctx.run.checkpoints, name, f"{key}-{block.start}")
             logits_ENC = _label_block(ctx, source_NCHW, teacher, block, classes, slots, report)
             try:
-                write_whole(path, block_bytes(logits_ENC, key))
+                write_whole(path, block_bytes(logits_ENC, key, config.relabel))
             except OSError as error:
                 if not is_full(error):
                     raise
@@ -100,19 +100,22 @@ def _label_block(
     if saved is not None:
         first_row, begin = saved.state["row"], saved.state["stop"]
         logits_ENC.copy_(saved.tensors["logits_ENC"])
+    device_NC = logits_ENC[first_row].to(ctx.device, copy=True)  # taken to the host once an epoch, or for a checkpoint
     for row in range(first_row, len(block)):
         plan = draw_plan(count, source_NCHW.shape[-1], config, ctx.config.student_seed, block[row])
         for start in range(begin, count, config.batch_size):
             stop = min(start + config.batch_size, count)
-            work = partial(_label_images, teacher, plan, source_NCHW, logits_ENC[row])
+            work = partial(_label_images, teacher, plan, source_NCHW, device_NC)
             ctx.cut("relabel", slice(start, stop), work)
             interrupted = ctx.interrupted()
             if interrupted or ctx.checkpoint_due():
+                logits_ENC[row] = device_NC
                 state = {"row": row, "stop": stop}
                 ctx.save(slots, where(state), {"logits_ENC": logits_ENC}, **state)
             if interrupted:
                 raise Stopped("stopped in relabel")
         begin = 0
+        logits_ENC[row] = device_NC
         report(row + 1)
     if not bool(torch.isfinite(logits_ENC).all()):
         raise NonFiniteLoss("soft labels became NaN or infinite", "take another teacher, or lower squeeze.lr")
@@ -123,4 +126,4 @@ def _label_images(
     teacher: nn.Module, plan: EpochPlan, source_NCHW: torch.Tensor, logits_NC: torch.Tensor, rows: slice
 ) -> None:
     precise = source_NCHW.device.type != "cuda"
-    logits_NC[rows] = teacher_logits(teacher, plan, source_NCHW, rows, precise).half().cpu()
+    logits_NC[rows] = teacher_logits(teacher, plan, source_NCHW, rows, precise).half()

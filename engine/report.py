@@ -61,6 +61,7 @@ def write_report(
         "w2": sum(outcome.w2sq_C) / len(outcome.w2sq_C) if outcome.w2sq_C else None,
         "w2_per_class": outcome.w2sq_C,
         "quality": outcome.quality,
+        "labels": _labels(ctx),
         "students": list(students),
         "committee": list(committee),
         "images": str(ctx.run.images) if outcome.images else None,
@@ -73,6 +74,15 @@ def write_report(
         "versions": versions(),
     }
     write_whole(ctx.run.report_file, json.dumps(facts, indent=1).encode())
+
+
+def _labels(ctx: Context) -> dict[str, Any] | None:
+    """Size of the stored soft labels, to stand beside the accuracy they gave; None where none are stored."""
+    files = list(ctx.run.labels.glob("epochs-*.safetensors"))
+    if not files:
+        return None
+    relabel = ctx.config.relabel
+    return {"bytes": sum(file.stat().st_size for file in files), "top_k": relabel.top_k, "bits": relabel.bits}
 
 
 def write_dataset_card(ctx: Context, dataset: Dataset, outcome: Outcome) -> None:

@@ -1,4 +1,4 @@
-"""The synthetic set, and its soft labels as stored: logits alone, float16, keyed by epoch and position.
+"""The synthetic set, and its soft labels as stored: logits alone, keyed by epoch and position.
 
 Views and mixing are recomputed from the seed (`engine.mixing`), so no coordinates are stored.
 """
@@ -9,14 +9,17 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 from safetensors import safe_open
 
+from engine.config import RelabelConfig
 from engine.data import Dataset, ImageSource, normalise
 from engine.errors import RunFailure
+from engine.labelcoding import decode, encode
 from engine.mixing import Decoded, Pictures
 from engine.rundir import RunDir
 
@@ -70,29 +73,38 @@ def block_path(run: RunDir, block: range) -> Path:
     return run.labels / f"epochs-{block.start:05d}-{block.stop - 1:05d}.safetensors"
 
 
-def block_bytes(logits_ENC: torch.Tensor, key: str) -> bytes:
-    """The file of a block: its logits, the key of the work they belong to, and their checksum.
+def block_bytes(logits_ENC: torch.Tensor, key: str, config: RelabelConfig | None = None) -> bytes:
+    """The file of a block: its logits as ``config`` wants them coded, the key of the work they belong to, and their
+    checksum.
 
-    Both are one metadata entry: safetensors writes several entries in random order, and equal runs must leave equal
-    bytes.
+    All facts are one metadata entry: safetensors writes several entries in random order, and equal runs must leave
+    equal bytes.
     """
-    facts = {"key": key, "sha256": _sha256(logits_ENC)}
-    return safetensors.torch.save({"logits_ENC": logits_ENC}, metadata={"facts": json.dumps(facts)})
+    stored = {name: one.contiguous() for name, one in encode(logits_ENC, config or RelabelConfig()).items()}
+    facts = {"key": key, "sha256": _sha256(stored), "shape": list(logits_ENC.shape)}
+    return safetensors.torch.save(stored, metadata={"facts": json.dumps(facts)})
 
 
-def _sha256(tensor: torch.Tensor) -> str:
-    return hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
+def _sha256(stored: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(stored):
+        digest.update(stored[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _facts(metadata: dict[str, str] | None) -> dict[str, Any]:
+    facts = json.loads((metadata or {}).get("facts", "null"))
+    return facts if isinstance(facts, dict) else {}
 
 
 def block_is_whole(path: Path, shape: tuple[int, int, int], key: str) -> bool:
     """Whether a file holds the block, undamaged: of this very work (``key``) and shape (epochs, images, classes)."""
     try:
         with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {}).get("facts", "null"))
-            if not isinstance(facts, dict) or facts.get("key") != key:
+            facts = _facts(file.metadata())
+            if facts.get("key") != key or facts.get("shape") != list(shape):
                 return False
-            logits_ENC = file.get_tensor("logits_ENC")
-            return tuple(logits_ENC.shape) == shape and _sha256(logits_ENC) == facts.get("sha256")
+            return _sha256({name: file.get_tensor(name) for name in file.keys()}) == facts.get("sha256")  # noqa: SIM118
     except (OSError, ValueError, RecursionError, safetensors.SafetensorError):
         return False
 
@@ -103,6 +115,8 @@ def read_soft_labels(run: RunDir, epoch: int) -> torch.Tensor:
         first, last = (int(part) for part in path.stem.split("-")[1:])
         if first <= epoch <= last:
             with safe_open(path, "pt") as file:
-                logits: torch.Tensor = file.get_slice("logits_ENC")[epoch - first]
-                return logits
+                names = list(file.keys())
+                stored = {name: file.get_slice(name)[epoch - first] for name in names}
+                shape = _facts(file.metadata()).get("shape") or stored["logits_ENC"].shape
+                return decode(stored, int(shape[-1]))
     raise RunFailure(f"no soft labels of epoch {epoch} in {run.labels}", "resume the run: relabel makes them again")

@@ -43,7 +43,7 @@ def needed_bytes(config: RunConfig, classes: int, train_images: int, features: i
         chunk = max(config.recover.batch_size, config.ipc)
         total += CHECKPOINTS * 3 * 4 * pixels * min(images, chunk) + 2 * images * pixels
     if "relabel" in wanted and config.relabel.storage == "stored":
-        labels = 2 * config.train.epochs * images * classes
+        labels = config.relabel.label_bytes(classes) * config.train.epochs * images
         total += labels + CHECKPOINTS * min(labels, max(BLOCK_BYTES, 2 * images * classes))
     return total
 

@@ -44,7 +44,11 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
     if device.type == "cuda":
         network.to(memory_format=torch.channels_last)
     optimiser = torch.optim.SGD(
-        network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        network.parameters(),
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=device.type == "cuda",
     )
     trained = group.parallel(network, ctx.config.run.sync_bn)
     slots = Slots(ctx.run.checkpoints, "squeeze", work)
@@ -91,7 +95,7 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
             for options in optimiser.param_groups:
                 options["lr"] = learning_rate(config, epoch * len(sizes) + step, len(sizes))
             inputs = apply_views(normalise(images, dataset.mean, dataset.std), views[index])
-            labels = source.labels_N[index].to(device)
+            labels = source.labels_N[index].to(device, non_blocking=True)
             counted = weight * len(batch) / group.count
             # Dropout draws from the global generators: a step is the same, whoever did those before it.
             torch.manual_seed(derive_seed(ctx.config.seed, "dropout", "teacher", epoch, step, group.number))

@@ -23,7 +23,7 @@ from engine.chunks import Chunk
 from engine.config import RecoverConfig
 from engine.data import Dataset, normalise
 from engine.losses import Targets
-from engine.models.instrument import Probe
+from engine.models.instrument import Forward
 from engine.randomness import generator, permutation
 
 #: Photographs decoded and patches seen by the teacher at a time; part of the result only by rounding.
@@ -36,7 +36,7 @@ def initial_images(
     config: RecoverConfig,
     ipc: int,
     seed: int,
-    probe: Probe,
+    probe: Forward,
     targets: Targets,
     between: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
@@ -75,7 +75,7 @@ def patched(
     config: RecoverConfig,
     ipc: int,
     seed: int,
-    probe: Probe,
+    probe: Forward,
     targets: Targets,
     between: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
@@ -120,7 +120,7 @@ def _patches(
     pool_Q: torch.Tensor,
     dataset: Dataset,
     config: RecoverConfig,
-    probe: Probe,
+    probe: Forward,
     targets: Targets,
     position: int,
     label: int,
@@ -151,7 +151,7 @@ def _patches(
 
 @torch.no_grad()
 def _cost(
-    patches_R3hw: torch.Tensor, size: int, choice: str, probe: Probe, targets: Targets, position: int, label: int
+    patches_R3hw: torch.Tensor, size: int, choice: str, probe: Forward, targets: Targets, position: int, label: int
 ) -> torch.Tensor:
     """What a patch costs (R,), on the CPU: less is better. The teacher sees it as large as an image."""
     if patches_R3hw.shape[-1] != size:

@@ -1,9 +1,9 @@
 """Per-class BatchNorm statistics and features of the real images, in one pass over the data.
 
 For every class c and BatchNorm layer l: mean and biased variance of the layer's input over (images of the
-class, height, width). The exact variance comes from sums shifted by the teacher's running mean, in float64. They are
-added up within *shards* of batches, and then shard after shard: neither depends on how many processes share the pass,
-so its result has the same bytes however many do.
+class, height, width). The exact variance comes from sums shifted by the teacher's running mean, in float32 within an
+image and in float64 over images. They are added up within *shards* of batches, and then shard after shard: neither
+depends on how many processes share the pass, so its result has the same bytes however many do.
 
 Differences from the authors' code: ``variance = "exact"`` keeps the variance between loading batches that
 theirs drops; ``"batch-averaged"`` is theirs (the size-weighted mean of the variances within loading batches).
@@ -14,6 +14,7 @@ Shapes: N images, C classes, F channels of a layer, D feature size.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +23,8 @@ from torch import nn
 
 from engine.data import Dataset, normalise
 from engine.distributed.planning import ranges
-from engine.models.instrument import Probe, bn_layers, classifier_layer
+from engine.losses import image_moments
+from engine.models.instrument import Forward, bn_layers, classifier_layer, looking_into
 
 #: Fewest batches of a shard: smaller passes are added up in one piece.
 SHARD_BATCHES = 8
@@ -73,12 +75,13 @@ class ClassMoments:
 
     def of_images(self, inputs_NCHW: torch.Tensor) -> ImageSums:
         """Sums of each image of a batch; no synchronisation."""
-        shifted = inputs_NCHW.float() - self.shift_F[None, :, None, None]
-        pixels = shifted.shape[2] * shifted.shape[3]
+        images, _, height, width = inputs_NCHW.shape
+        first_NF, second_NF = image_moments(inputs_NCHW, self.shift_F.expand(images, -1))
+        pixels = height * width
         return ImageSums(
-            torch.full((len(shifted),), pixels, dtype=torch.float64, device=shifted.device),
-            shifted.sum((2, 3), dtype=torch.float64),
-            shifted.square().sum((2, 3), dtype=torch.float64),
+            torch.full((images,), pixels, dtype=torch.float64, device=inputs_NCHW.device),
+            first_NF.double() * pixels,
+            second_NF.double() * pixels,
         )
 
     def add(self, sums: ImageSums, labels_N: torch.Tensor) -> None:
@@ -264,17 +267,17 @@ def add_batches(
 
     ``after_batch`` gets the number of batches done, those before ``wanted`` included.
     """
-    device, probe = sums.correct.device, Probe(network)
+    device, forward = sums.correct.device, None
     left = [batches[number] for number in wanted]
-    try:
-        with torch.no_grad():
-            for done, (index, images_NCHW) in enumerate(zip(left, load(left), strict=True), start=wanted.start + 1):
-                labels = labels_N[index].to(device)
-                work = partial(_add_images, probe, images_NCHW, labels, index, sums, keep)
-                cut(slice(0, len(index)), work)
-                after_batch(done)
-    finally:
-        probe.close()
+    with ExitStack() as opened, torch.no_grad():
+        for done, (index, images_NCHW) in enumerate(zip(left, load(left), strict=True), start=wanted.start + 1):
+            if forward is None:  # the images tell their size
+                forward = opened.enter_context(looking_into(network, images_NCHW.shape[-1]))
+            labels = labels_N[index].to(device, non_blocking=True)
+            images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
+            work = partial(_add_images, forward, images_NCHW, labels, index, sums, keep)
+            cut(slice(0, len(index)), work)
+            after_batch(done)
 
 
 def _shift(layer: nn.BatchNorm2d) -> torch.Tensor:
@@ -284,7 +287,7 @@ def _shift(layer: nn.BatchNorm2d) -> torch.Tensor:
 
 
 def _add_images(
-    probe: Probe,
+    forward: Forward,
     images_NCHW: torch.Tensor,
     labels_N: torch.Tensor,
     index_N: torch.Tensor,
@@ -293,7 +296,7 @@ def _add_images(
     part: slice,
 ) -> None:
     """One forward pass of a part of a batch; changes nothing where it does not fit."""
-    logits, features, inputs = probe(images_NCHW[part])
+    logits, features, inputs = forward(images_NCHW[part])
     found = features.float().cpu()
     sums.add(logits, inputs, labels_N[part])
     keep(index_N[part], found)

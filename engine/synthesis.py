@@ -7,6 +7,7 @@ A finished chunk is kept, so a resumed run goes on with the next. With ``recover
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from engine.behind import Behind
 from engine.checkpoints import DAMAGE, pack, read
 from engine.chunks import Chunk
 from engine.context import Context
@@ -21,7 +23,7 @@ from engine.data import Dataset
 from engine.data.given import load_given
 from engine.distributed.chunks import own_chunks, take_others
 from engine.losses import Targets
-from engine.models.instrument import Probe
+from engine.models.instrument import Forward, looking_into
 from engine.pictures import contact_sheet, image_path, png_bytes, to_pillow
 from engine.quality import against_real
 from engine.recipe import make_coefficients, make_targets
@@ -87,9 +89,12 @@ def synthesise(
 
     optimised = config.recover.objective not in ("given", "real", "start")
     mine = own_chunks(ctx, chunks, partial(_chunk_path, ctx), work) if optimised else chunks
-    probe = Probe(network)
-    others = [Probe(judge.network) for judge in committee]
-    try:
+    with ExitStack() as open_ones:
+        behind = open_ones.enter_context(Behind(ctx.device))
+        forward, *others = (
+            open_ones.enter_context(looking_into(one, size))
+            for one in (network, *(judge.network for judge in committee))
+        )
         for turn, chunk in enumerate(mine):
             if given_NCHW is not None:
                 images = given_NCHW[positions(chunk)]
@@ -97,19 +102,16 @@ def synthesise(
                 index = real_indices(chunk, dataset.train.labels_N, config.seed)
                 images = dataset.train.batch(index).cpu()
             elif config.recover.objective == "start":
-                start_BCHW = start_of(ctx, dataset, probe, chunk, targets_of(chunk))
+                start_BCHW = start_of(ctx, dataset, forward, chunk, targets_of(chunk))
                 images = to_uint8(start_BCHW, dataset.mean, dataset.std, nearest=True)
             else:
                 ctx.turn = (turn, len(mine)) if ctx.group.count > 1 else None
                 theirs = zip(others, (_targets(ctx, chunk, judge) for judge in committee), strict=True)
-                images = _recovered(ctx, dataset, probe, chunk, len(chunks), targets_of(chunk), work, tuple(theirs))
+                images = _recovered(ctx, dataset, forward, chunk, len(chunks), targets_of(chunk), work, tuple(theirs))
             place(chunk, images)
             if optimised or ctx.group.leads:
-                _write_images(ctx, dataset, images, chunk.labels_B, chunk.ordinals_B)
+                behind.do(partial(_write_images, ctx, dataset, images, chunk.labels_B, chunk.ordinals_B))
             ctx.stop_if_asked("recover")
-    finally:
-        for one in (probe, *others):
-            one.close()
     if optimised:
         take_others(ctx, chunks, mine, partial(_chunk_path, ctx), lambda path: _finished(ctx, path, work), place)
     labels_N = torch.arange(classes).repeat_interleave(config.ipc)
@@ -153,18 +155,18 @@ def _targets(ctx: Context, chunk: Chunk, judge: Judge) -> Targets:
 def _recovered(
     ctx: Context,
     dataset: Dataset,
-    probe: Probe,
+    forward: Forward,
     chunk: Chunk,
     chunks: int,
     targets: Targets,
     work: str,
-    others: tuple[tuple[Probe, Targets], ...],
+    others: tuple[tuple[Forward, Targets], ...],
 ) -> torch.Tensor:
     """The chunk's images, from its finished file or by optimisation."""
     done = _chunk_path(ctx, chunk)
     images = _finished(ctx, done, work)
     if images is None:
-        images = recover_chunk(ctx, dataset, probe, chunk, chunks, targets, work, others)
+        images = recover_chunk(ctx, dataset, forward, chunk, chunks, targets, work, others)
         write_whole(done, pack({"images": images}, {"chunk": chunk.index, "work": work}))
     for slot in ctx.run.checkpoints.glob(f"recover-{chunk.index:06d}.*"):
         slot.unlink()

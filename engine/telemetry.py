@@ -1,7 +1,7 @@
 """Telemetry: losses buffered on the device, memory of device and host, heartbeats.
 
-Losses never cost a synchronisation per step: a row a step is written to a device-side buffer, which is copied out
-every 250 ms (or when full). The heartbeat thread reads only the host and the allocator's counters.
+Losses never cost a synchronisation per step: the step itself writes a row to a device-side buffer, which is copied
+out every 250 ms (or when full). The heartbeat thread reads only the host and the allocator's counters.
 """
 
 from __future__ import annotations
@@ -17,47 +17,47 @@ import torch
 
 from engine import events
 from engine.errors import NonFiniteLoss
-from engine.losses import Terms
 
 FLUSH_SECONDS = 0.25
 ROWS = 1024
+#: Steps until the first flush, which shows how long they take.
+FIRST_ROWS = 8
 TERMS = ("total", "ce", "feature", "bn")
 
 
 class LossBuffer:
-    """Rows of (total, ce, feature, bn, BN term of each layer) of consecutive iterations of one chunk."""
+    """Rows of (total, ce, feature, bn, BN term of each layer) of consecutive iterations of one chunk.
 
-    def __init__(
-        self,
-        emit: Callable[[events.Event], None],
-        chunk: int,
-        layers: int,
-        device: torch.device,
-    ) -> None:
+    ``rows_RL`` is filled on the device, iteration i in row i modulo R; nothing of it is read but in ``flush``. A GPU
+    does the steps later than they are launched, so after each flush at most as many are let through as it does in the
+    time between two.
+    """
+
+    def __init__(self, emit: Callable[[events.Event], None], chunk: int, rows_RL: torch.Tensor) -> None:
         self._emit = emit
         self._chunk = chunk
-        self._rows = torch.zeros(ROWS, len(TERMS) + layers, device=device)
+        self._rows = rows_RL
         self._first = 0
         self._count = 0
+        self._limit = min(FIRST_ROWS, len(rows_RL))
         self._flushed = time.monotonic()
 
-    def add(self, iteration: int, terms: Terms) -> None:
-        """Record an iteration. Raises NonFiniteLoss at the flush that shows one."""
+    def add(self, iteration: int) -> None:
+        """An iteration has its row. Raises NonFiniteLoss at the flush that shows one."""
         if self._count == 0:
             self._first = iteration
-        row = torch.cat([torch.stack([terms.total, terms.ce, terms.feature, terms.bn]), terms.bn_L])
-        self._rows[self._count].copy_(row)
         self._count += 1
-        if self._count == ROWS or time.monotonic() - self._flushed >= FLUSH_SECONDS:
+        if self._count >= self._limit or time.monotonic() - self._flushed >= FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Copy out and emit what is buffered (the one CPU–GPU synchronisation of the loop)."""
+        """Copy out and emit what is recorded (the one CPU–GPU synchronisation of the loop)."""
         if not self._count:
             return
-        rows = self._rows[: self._count].tolist()
+        start, last = self._first % len(self._rows), self._first + self._count
+        rows = self._rows[start : start + self._count].tolist()
+        rows += self._rows[: self._count - len(rows)].tolist()  # where the ring begins again
         columns = [events.numbers([row[index] for row in rows]) for index in range(len(TERMS))]
-        last = self._first + self._count
         self._emit(
             events.Iters(
                 chunk=self._chunk,
@@ -69,8 +69,11 @@ class LossBuffer:
             )
         )
         self._emit(events.Layers(chunk=self._chunk, iteration=last - 1, values=events.numbers(rows[-1][len(TERMS) :])))
+        now = time.monotonic()
+        share = FLUSH_SECONDS / max(now - self._flushed, 1e-9)
+        self._limit = min(len(self._rows), 1 + int(self._count * share))
         self._count = 0
-        self._flushed = time.monotonic()
+        self._flushed = now
         for index, row in enumerate(rows):
             if not all(abs(value) < float("inf") for value in row):
                 raise NonFiniteLoss(

@@ -25,7 +25,7 @@ from engine.chunks import Chunk, plan_chunks
 from engine.config import RunConfig
 from engine.data import Dataset
 from engine.losses import Targets
-from engine.models.instrument import Probe
+from engine.models.instrument import looking_into
 from engine.optimise import loss_and_gradient
 from engine.recipe import Recipe, make_recipe, make_targets
 from engine.recover import recover_chunk
@@ -105,12 +105,9 @@ def product(at: Problem, iterations: int, after: Callable[[int], None] = lambda 
         after(done)
         return False
 
-    config, probe = configured(at, iterations), Probe(at.network)
-    try:
-        with fresh_run(at.options, config, interrupted) as ctx:
-            return recover_chunk(ctx, at.data, probe, at.chunk, 1, at.targets, "measurement")
-    finally:
-        probe.close()
+    config = configured(at, iterations)
+    with fresh_run(at.options, config, interrupted) as ctx, looking_into(at.network, at.data.resolution) as forward:
+        return recover_chunk(ctx, at.data, forward, at.chunk, 1, at.targets, "measurement")
 
 
 def baseline(at: Problem, iterations: int) -> None:
@@ -142,13 +139,12 @@ def agreement(at: Problem) -> dict[str, float]:
     gradient = torch.autograd.grad(loss, recovery.images)[0]
     recovery.close()
     found = {}
-    probe = Probe(at.network)
-    for name, one in (("", recipe), ("_fp32", replace(recipe, bf16=False))):
-        images = at.images_BCHW.clone().requires_grad_()
-        terms, ours = loss_and_gradient(images, probe, one, 0)
-        found[f"loss{name}"] = relative(terms.total, loss)
-        found[f"gradient{name}"] = relative(ours, gradient)
-    probe.close()
+    with looking_into(at.network, at.data.resolution) as forward:
+        for name, one in (("", recipe), ("_fp32", replace(recipe, bf16=False))):
+            images = at.images_BCHW.clone().requires_grad_()
+            terms, ours = loss_and_gradient(images, forward, one, 0)
+            found[f"loss{name}"] = relative(terms.total, loss)
+            found[f"gradient{name}"] = relative(ours, gradient)
     return found
 
 

@@ -23,9 +23,9 @@ from benchmarks.stages.recover import WARM_UP_BLOCKS, Problem, problem, recipe_o
 from engine import events
 from engine.context import Context
 from engine.losses import Terms
-from engine.models.instrument import Probe
+from engine.models.instrument import looking_into
 from engine.optimise import optimise
-from engine.telemetry import LossBuffer, Nvml, read_memory
+from engine.telemetry import ROWS, LossBuffer, Nvml, read_memory
 
 #: Repetitions for each one asked for: the effect is far below the jitter of one.
 FOLD = 3
@@ -41,19 +41,20 @@ def measure(options: Options) -> dict[str, Any]:
 def _figures(options: Options, at: Problem, ctx: Context) -> dict[str, Any]:
     block, pairs = options.iterations, FOLD * options.repeats
     recipe = recipe_of(at, block * (WARM_UP_BLOCKS + 2 * pairs))
-    buffer = LossBuffer(ctx.emit, at.chunk.index, len(at.targets.mean_GF), options.device)
+    rows_RL = torch.zeros(ROWS, Terms.width(recipe.layers), device=options.device)
+    buffer = LossBuffer(ctx.emit, at.chunk.index, rows_RL)
     total = len(recipe.lr_T)
     watch, timings, inside = Stopwatch(options.device), Timings(), list[float]()
     within = 0.0
 
-    def after_step(iteration: int, terms: Terms, *_: Any) -> None:
+    def after_step(iteration: int, *_: Any) -> None:
         nonlocal within
         done = iteration + 1
         turn = iteration // block - WARM_UP_BLOCKS
         on = turn < 0 or turn % 2 == 0
         if on:
             before = time.perf_counter()
-            buffer.add(iteration, terms)
+            buffer.add(iteration)
             ctx.progress("recover", done, total, "iterations")
             within += time.perf_counter() - before
         if done % block:
@@ -66,12 +67,9 @@ def _figures(options: Options, at: Problem, ctx: Context) -> dict[str, Any]:
         within = 0.0
         watch.start()
 
-    probe = Probe(at.network)
-    watch.start()
-    try:
-        optimise(at.images_BCHW, probe, recipe, after_step=after_step)
-    finally:
-        probe.close()
+    with looking_into(at.network, at.data.resolution) as forward:
+        watch.start()
+        optimise(at.images_BCHW, forward, recipe, after_step=after_step, rows_RL=rows_RL)
     beat = repeated(lambda: _beat(ctx), options.repeats, torch.device("cpu"))
     images = len(at.chunk.labels_B)
     nothing = {"baseline": lambda: None, "product": lambda: None}

@@ -107,6 +107,12 @@ class RecoverConfig(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Autocast of the network; auto is bf16 on a GPU, fp32 on a CPU."
     )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="On a GPU every step is recorded as a CUDA graph and replayed, unless this is off. on: its "
+        "operations are compiled too, forward and backward; auto: where that repays its time within the run, decided "
+        "at the first start and kept in config.toml. docs/engine.md.",
+    )
     checkpoint_every: int = Field(200, ge=1, description="Iterations between checkpoints within a chunk.")
     preview_every: int = Field(100, ge=0, description="Iterations between preview images; 0 makes none.")
 
@@ -157,6 +163,29 @@ class RelabelConfig(Section):
     crop_min: float = Field(0.08, gt=0, le=1, description="Smallest share of the area a view keeps.")
     flip: bool = Field(True, description="Random horizontal flips of the views.")
     batch_size: int = Field(500, ge=1, description="Images a teacher forward pass.", json_schema_extra=unit("images"))
+    top_k: int = Field(
+        0,
+        ge=0,
+        description="Logits that a stored label keeps, the highest; the others are read back as their mean. 0: all.",
+    )
+    bits: Literal[16, 8] = Field(
+        16,
+        description="Of a stored logit: float16, or 8 bits between the label's lowest and highest.",
+        json_schema_extra=unit("bits"),
+    )
+
+    def keeps_all(self, classes: int) -> bool:
+        """Whether a stored label has a logit for each class."""
+        return not 0 < self.top_k < classes
+
+    def label_bytes(self, classes: int) -> int:
+        """Bytes of a stored label."""
+        kept = classes if self.keeps_all(classes) else self.top_k
+        total = kept * self.bits // 8 + (4 if self.bits == 8 else 0)
+        if kept < classes:
+            index = 1 if classes <= 2**8 else 2 if classes <= 2**15 else 4
+            total += kept * index + 2
+        return total
 
     @field_validator("path")
     @classmethod

@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import psutil
 import torch
@@ -69,9 +69,14 @@ class Dataset:
 
 def normalise(images_NCHW: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
     """uint8 images to float32 in normalised space."""
-    mean_C = torch.tensor(mean, device=images_NCHW.device)[:, None, None]
-    std_C = torch.tensor(std, device=images_NCHW.device)[:, None, None]
+    mean_C, std_C = _column(mean, images_NCHW.device), _column(std, images_NCHW.device)
     return images_NCHW.float().div_(255).sub_(mean_C).div_(std_C)
+
+
+@cache
+def _column(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Values of the colour channels (C, 1, 1), copied to the device once."""
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 def load_dataset(

@@ -40,7 +40,7 @@ class ResidentSource:
         return len(self.labels_N)
 
     def batch(self, indices_B: torch.Tensor) -> torch.Tensor:
-        return self._images_NCHW[indices_B.to(self._images_NCHW.device)]
+        return self._images_NCHW[indices_B.to(self._images_NCHW.device, non_blocking=True)]
 
     def batches(self, index_lists: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         return (self.batch(index) for index in index_lists)

@@ -310,7 +310,7 @@ def _recover(facts: Facts, network: Cost) -> StageLoad:
 def _relabel(facts: Facts, network: Cost) -> StageLoad:
     config, made, epochs = facts.config.relabel, facts.made, facts.config.train.epochs
     batch = min(config.batch_size, made.images)
-    written = HALF * epochs * made.images * facts.data.classes
+    written = epochs * made.images * config.label_bytes(facts.data.classes)
     work = total(
         network_work(network, epochs * made.images, epochs * math.ceil(made.images / batch)),
         facts.views(epochs * made.images * facts.mixed),

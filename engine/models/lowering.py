@@ -1,0 +1,210 @@
+"""A frozen teacher's graph with costly convolutions exchanged for equal ones that a CPU does faster.
+
+A CPU's convolutions reach their full speed at stride 1 with many channels. What is far from that is done otherwise,
+with weights derived once, since they never change:
+
+- stride 2 on few channels (the stem): pixels are folded into channels, then a smaller convolution of stride 1;
+- 3×3 on maps of 4×4 pixels: Winograd's convolution;
+- BatchNorm and the ReLU behind it: one pass over memory each way;
+- maps of a few pixels, where most of a kernel lies outside: one matrix from all inputs to all outputs.
+
+Sums are the same but for their order, and so are gradients. Shapes: N images, F channels, O output channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+from torch.nn import functional
+
+#: Channels up to which a stride is folded away.
+FEW_CHANNELS = 4
+#: Pixels of a map up to which a convolution is a matrix.
+FEW_PIXELS = 4
+#: Height and width of the maps that are one tile of Winograd's convolution.
+TILE = 4
+
+
+class Folded(nn.Module):
+    """A convolution of stride 2 on images of even height and width, as one of stride 1 on four times the channels."""
+
+    def __init__(self, layer: nn.Conv2d, height: int, width: int) -> None:
+        super().__init__()
+        kernel, padding = int(layer.kernel_size[0]), int(layer.padding[0])
+        before = (padding + 1) // 2
+        lead = 2 * before - padding
+        blocks = (kernel + lead + 1) // 2
+        weight = functional.pad(layer.weight.detach(), 2 * (lead, 2 * blocks - kernel - lead))
+        outputs, inputs = weight.shape[:2]
+        folded = weight.reshape(outputs, inputs, blocks, 2, blocks, 2).permute(0, 1, 3, 5, 2, 4)
+        folded = folded.reshape(outputs, 4 * inputs, blocks, blocks)
+        self.register_buffer("weight", folded.contiguous(memory_format=torch.channels_last))
+        self.bias = layer.bias
+        after = [(size + 2 * padding - kernel) // 2 + blocks - before - size // 2 for size in (width, height)]
+        self.padding = (before, after[0], before, after[1])
+
+    def forward(self, images_NFHW: torch.Tensor) -> torch.Tensor:
+        folded = functional.pad(functional.pixel_unshuffle(images_NFHW, 2), self.padding)
+        folded = folded.contiguous(memory_format=torch.channels_last)
+        return functional.conv2d(folded, self.weight, self.bias)
+
+
+class Matrix(nn.Module):
+    """A convolution on maps of a few pixels, as one matrix."""
+
+    def __init__(self, layer: nn.Conv2d, height: int, width: int) -> None:
+        super().__init__()
+        inputs, outputs = layer.in_channels, layer.out_channels
+        # Each input alone shows its row: pixel by pixel, channels last on both sides.
+        single = torch.eye(height * width, dtype=layer.weight.dtype).reshape(-1, 1, height, width)
+        weight = layer.weight.detach().reshape(-1, 1, *layer.kernel_size)
+        rows = functional.conv2d(single, weight, None, layer.stride, layer.padding)
+        self.shape = (rows.shape[2], rows.shape[3], outputs)
+        rows = rows.reshape(height * width, outputs, inputs, -1).permute(0, 2, 3, 1)
+        self.register_buffer("matrix", rows.reshape(height * width * inputs, -1).contiguous())
+        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().repeat(rows.shape[2]), False)
+
+    def forward(self, images_NFHW: torch.Tensor) -> torch.Tensor:
+        flat = images_NFHW.permute(0, 2, 3, 1).flatten(1) @ self.matrix
+        if self.bias is not None:
+            flat = flat + self.bias
+        return flat.reshape(-1, *self.shape).permute(0, 3, 1, 2)
+
+
+#: Transforms of F(4×4, 3×3): of the input, the kernel and the output. Lavin and Gray, Fast Algorithms for
+#: Convolutional Neural Networks (CVPR 2016).
+INPUT = ((4, 0, -5, 0, 1, 0), (0, -4, -4, 1, 1, 0), (0, 4, -4, -1, 1, 0), (0, -2, -1, 2, 1, 0), (0, 2, -1, -2, 1, 0),
+         (0, 4, 0, -5, 0, 1))  # fmt: skip
+KERNEL = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))  # in 24ths
+OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+
+
+class Tile(nn.Module):
+    """A 3×3 convolution on maps of 4×4 pixels, padded by one: Winograd's, with a quarter of the multiplications."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        weight = layer.weight.detach()
+        inner = torch.tensor(INPUT, dtype=weight.dtype)[:, 1:5]  # the padding is zero
+        kernel = torch.tensor(KERNEL, dtype=torch.float64) / 24
+        outer = torch.tensor(OUTPUT, dtype=weight.dtype)
+        turned = torch.einsum("ik,ofkl,jl->ijfo", kernel, weight.double(), kernel).flatten(0, 1)
+        self.register_buffer("into", torch.kron(inner, inner))
+        self.register_buffer("weight", turned.to(weight.dtype).contiguous())
+        self.register_buffer("out_of", torch.kron(outer, outer))
+        self.bias = layer.bias
+
+    def forward(self, images_NFHW: torch.Tensor) -> torch.Tensor:
+        spread = self.into @ images_NFHW.permute(0, 2, 3, 1).flatten(1, 2)
+        product = torch.bmm(spread.transpose(0, 1), self.weight).transpose(0, 1)
+        found = self.out_of @ product
+        if self.bias is not None:
+            found = found + self.bias
+        return found.unflatten(1, (TILE, TILE)).permute(0, 3, 1, 2)
+
+
+class _AffineRelu(torch.autograd.Function):
+    """max(scale · x + offset, 0) of each channel, or without the maximum; passes over memory are what it costs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs_NFHW: torch.Tensor, scale_F11: torch.Tensor, offset_F11: torch.Tensor, relu: bool
+    ) -> torch.Tensor:
+        outputs = torch.addcmul(offset_F11, inputs_NFHW, scale_F11)
+        ctx.relu = relu
+        if relu:
+            outputs.relu_()
+        ctx.save_for_backward(scale_F11, *([outputs] if relu else []))
+        return outputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        scale_F11, *outputs = ctx.saved_tensors
+        if not ctx.relu:
+            return gradients[0] * scale_F11, None, None, None
+        passed = torch.ops.aten.threshold_backward(gradients[0], outputs[0], 0)
+        return passed.mul_(scale_F11), None, None, None
+
+
+class Affine(nn.Module):
+    """A BatchNorm in eval mode, and the ReLU behind it where there is one."""
+
+    def __init__(self, layer: nn.BatchNorm2d, relu: bool) -> None:
+        super().__init__()
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        scale = (layer.running_var.detach() + layer.eps).rsqrt()
+        if layer.weight is not None:
+            scale = scale * layer.weight.detach()
+        offset = -layer.running_mean.detach() * scale
+        if layer.bias is not None:
+            offset = offset + layer.bias.detach()
+        self.register_buffer("scale", scale[:, None, None])
+        self.register_buffer("offset", offset[:, None, None])
+        self.relu = relu
+
+    def forward(self, images_NFHW: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = _AffineRelu.apply(images_NFHW, self.scale, self.offset, self.relu)
+        return found
+
+
+def _merge_batchnorms(module: fx.GraphModule) -> None:
+    """Exchange every BatchNorm that keeps running statistics, with its ReLU where nothing else sees what is between."""
+    for node in list(module.graph.nodes):
+        if node.op != "call_module":
+            continue
+        layer = module.get_submodule(str(node.target))
+        if not isinstance(layer, nn.BatchNorm2d) or layer.running_mean is None or layer.training:
+            continue
+        users = list(node.users)
+        relu = (
+            len(users) == 1
+            and users[0].op == "call_module"
+            and isinstance(module.get_submodule(str(users[0].target)), nn.ReLU)
+        )
+        name = "merged_" + str(node.target).replace(".", "_")
+        module.add_submodule(name, Affine(layer, relu))
+        node.target = name
+        if relu:
+            users[0].replace_all_uses_with(node)
+            module.graph.erase_node(users[0])
+
+
+def lowered(module: fx.GraphModule, image_1CHW: torch.Tensor) -> fx.GraphModule:
+    """A graph in which convolutions are exchanged where that pays; ``image_1CHW`` shows the sizes it meets."""
+    with torch.no_grad():
+        ShapeProp(module).propagate(image_1CHW)
+    for node in module.graph.nodes:
+        if node.op != "call_module":
+            continue
+        layer = module.get_submodule(str(node.target))
+        if not isinstance(layer, nn.Conv2d):
+            continue
+        found = _exchanged(layer, node.args[0].meta["tensor_meta"].shape)
+        if found is not None:
+            name = "lowered_" + str(node.target).replace(".", "_")
+            module.add_submodule(name, found)
+            node.target = name
+    _merge_batchnorms(module)
+    module.recompile()
+    return module
+
+
+def _exchanged(layer: nn.Conv2d, shape: torch.Size) -> nn.Module | None:
+    """What does a layer's work on images of a shape faster, if anything does."""
+    plain = layer.groups == 1 and layer.dilation == (1, 1) and layer.padding_mode == "zeros"
+    (kernel, other), (stride, across) = layer.kernel_size, layer.stride
+    if not plain or isinstance(layer.padding, str) or kernel != other or stride != across:
+        return None
+    height, width = int(shape[2]), int(shape[3])
+    if kernel > 1 and height * width <= FEW_PIXELS:
+        return Matrix(layer, height, width)
+    if (kernel, stride, layer.padding, height, width) == (3, 1, (1, 1), TILE, TILE):
+        return Tile(layer)
+    even = height % 2 == width % 2 == 0
+    if kernel > 1 and stride == 2 and layer.in_channels <= FEW_CHANNELS and even:
+        return Folded(layer, height, width)
+    return None

@@ -1,0 +1,131 @@
+"""Recovery's step on a GPU: recorded and compiled it does what it does operation by operation, and nobody waits.
+
+Only `make test-gpu` collects these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from engine import events, models
+from engine.augment import draw_views
+from engine.losses import Coefficients, Targets, Terms
+from engine.models.instrument import bn_layers, classifier_layer, looking_into
+from engine.optimise import WARM_UP, optimise
+from engine.recipe import Recipe, learning_rates
+from engine.telemetry import ROWS, LossBuffer
+
+DEVICE = torch.device("cuda")
+CLASSES, IPC, SIZE, ITERATIONS = 4, 5, 64, 12
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    network = models.build("resnet18", CLASSES, SIZE, "standard")
+    return network.to(DEVICE, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def images_BCHW() -> torch.Tensor:
+    return torch.randn(CLASSES * IPC, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+
+
+@pytest.fixture(scope="module")
+def recipe(network: nn.Module) -> Recipe:
+    random = torch.Generator().manual_seed(1)
+    labels_B = torch.arange(CLASSES).repeat_interleave(IPC)
+    share_GB = (labels_B == torch.arange(CLASSES)[:, None]).float() / IPC
+    channels = [layer.num_features for _, layer in bn_layers(network)]
+    targets = Targets(
+        labels_B.to(DEVICE),
+        labels_B.to(DEVICE),
+        share_GB.to(DEVICE),
+        tuple(torch.randn(CLASSES, count, generator=random).to(DEVICE) for count in channels),
+        tuple(torch.rand(CLASSES, count, generator=random).to(DEVICE) for count in channels),
+        torch.randn(len(labels_B), classifier_layer(network).in_features, generator=random).to(DEVICE),
+    )
+    views = draw_views(ITERATIONS, SIZE, 0.3, True, 5, 0, "gpu")
+    views = views.to(DEVICE)
+    bound_C = torch.full((3,), 2.5, device=DEVICE)
+    return Recipe(
+        targets, Coefficients(1.0, 1.0, 10.0), views, learning_rates(0.1, ITERATIONS), -bound_C, bound_C, (0.5, 0.9),
+        channels_last=True,
+    )  # fmt: skip
+
+
+def _run(images_BCHW: torch.Tensor, network: nn.Module, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of all iterations and final images."""
+    rows_RL = torch.zeros(ITERATIONS, Terms.width(recipe.layers), device=DEVICE)
+    with looking_into(network, SIZE) as forward:
+        final = optimise(images_BCHW, forward, recipe, rows_RL=rows_RL)
+    return rows_RL.cpu(), final.cpu()
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["recorded", "recorded and compiled"])
+@pytest.mark.parametrize("micro_batch", [0, 7])
+def test_a_recorded_step_is_the_step(
+    images_BCHW: torch.Tensor,
+    network: nn.Module,
+    recipe: Recipe,
+    compiled: bool,
+    micro_batch: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In fp32 without TF32, where nothing but the order of sums may differ."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    recipe = replace(recipe, micro_batch=micro_batch)
+    rows, final = _run(images_BCHW, network, recipe)
+    fast_rows, fast_final = _run(images_BCHW, network, replace(recipe, captured=True, compiled=compiled))
+    torch.testing.assert_close(fast_rows, rows, rtol=1e-3, atol=1e-3)
+    assert (fast_final - final).abs().mean() < 1e-2
+
+
+def test_bf16_stays_near_fp32(images_BCHW: torch.Tensor, network: nn.Module, recipe: Recipe) -> None:
+    rows, _ = _run(images_BCHW, network, recipe)
+    fast, _ = _run(images_BCHW, network, replace(recipe, captured=True, bf16=True))
+    torch.testing.assert_close(fast[:, 0], rows[:, 0], rtol=0.03, atol=0)
+
+
+@pytest.mark.parametrize("captured", [False, True], ids=["launched", "recorded"])
+def test_no_step_waits_for_the_device(
+    images_BCHW: torch.Tensor, network: nn.Module, recipe: Recipe, captured: bool
+) -> None:
+    """After the first steps any synchronisation raises, until the last step has been launched."""
+    told: list[events.Event] = []
+    rows_RL = torch.zeros(ROWS, Terms.width(recipe.layers), device=DEVICE)
+    buffer = LossBuffer(told.append, 0, rows_RL)
+
+    def after_step(iteration: int, *_: object) -> None:
+        if iteration <= WARM_UP:
+            buffer.add(iteration)
+        if iteration == WARM_UP:
+            buffer.flush()
+            torch.cuda.set_sync_debug_mode("error")
+
+    try:
+        with looking_into(network, SIZE) as forward:
+            optimise(images_BCHW, forward, replace(recipe, captured=captured), after_step=after_step, rows_RL=rows_RL)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert sum(len(one.total) for one in told if isinstance(one, events.Iters)) == WARM_UP + 1
+
+
+def test_a_recorded_run_goes_on_from_any_iteration(
+    images_BCHW: torch.Tensor, network: nn.Module, recipe: Recipe
+) -> None:
+    kept: dict[str, torch.Tensor] = {}
+
+    def after_step(iteration: int, _terms: Terms, images: torch.Tensor, state: dict[str, torch.Tensor]) -> None:
+        if iteration == 4:
+            kept.update({"images": images.clone(), **{name: value.clone() for name, value in state.items()}})
+
+    recipe = replace(recipe, captured=True)
+    with looking_into(network, SIZE) as forward:
+        final = optimise(images_BCHW, forward, recipe, after_step=after_step)
+        images = kept.pop("images")
+        again = optimise(images, forward, recipe, first=5, adam=kept)
+    assert (again - final).abs().mean() < 1e-2
