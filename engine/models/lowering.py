@@ -31,6 +31,8 @@ TILE = 4
 class Folded(nn.Module):
     """A convolution of stride 2 on images of even height and width, as one of stride 1 on four times the channels."""
 
+    weight: torch.Tensor
+
     def __init__(self, layer: nn.Conv2d, height: int, width: int) -> None:
         super().__init__()
         kernel, padding = int(layer.kernel_size[0]), int(layer.padding[0])
@@ -54,6 +56,8 @@ class Folded(nn.Module):
 
 class Matrix(nn.Module):
     """A convolution on maps of a few pixels, as one matrix."""
+
+    matrix: torch.Tensor
 
     def __init__(self, layer: nn.Conv2d, height: int, width: int) -> None:
         super().__init__()
@@ -85,6 +89,10 @@ OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -
 class Tile(nn.Module):
     """A 3×3 convolution on maps of 4×4 pixels, padded by one: Winograd's, with a quarter of the multiplications."""
 
+    into: torch.Tensor
+    weight: torch.Tensor
+    out_of: torch.Tensor
+
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
         weight = layer.weight.detach()
@@ -103,7 +111,8 @@ class Tile(nn.Module):
         found = self.out_of @ product
         if self.bias is not None:
             found = found + self.bias
-        return found.unflatten(1, (TILE, TILE)).permute(0, 3, 1, 2)
+        count, outputs = len(found), found.shape[2]
+        return found.reshape(count, TILE, TILE, outputs).permute(0, 3, 1, 2)
 
 
 class _AffineRelu(torch.autograd.Function):
