@@ -17,7 +17,7 @@ from engine.config import RunConfig, override
 from engine.losses import Coefficients, Targets, Terms, chunk_loss, collect
 from engine.models.instrument import Probe, bn_layers, looking_into, multiplications, traced
 from engine.models.lowering import Folded, Matrix, Tile, lowered
-from engine.optimise import optimise
+from engine.optimise import _compiled_whole, optimise
 from engine.recipe import Recipe, learning_rates
 from engine.telemetry import LossBuffer
 
@@ -112,14 +112,21 @@ def _trace(network: nn.Module, recipe: Recipe, images: torch.Tensor) -> tuple[to
         return rows_RL, optimise(images, forward, recipe, rows_RL=rows_RL)
 
 
-def test_a_compiled_step_is_the_step() -> None:
-    """The function a GPU records, compiled for this machine: the same losses and, but for rounding, images."""
+def test_a_compiled_step_is_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function a GPU records, as one graph forward and one backward: the same losses and, but for rounding, images.
+
+    Without the code generator, which needs a compiler and half a minute; tests/gpu has it.
+    """
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    _compiled_whole.cache_clear()
     network, images = _network("convnet3", 16), _images(4, 16)
     recipe = _recipe(network, 4, 16, 4)
     rows, final = _trace(network, recipe, images)
     fast_rows, fast_final = _trace(network, replace(recipe, compiled=True), images)
     torch.testing.assert_close(fast_rows, rows, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(fast_final, final, rtol=0, atol=1e-3)
+    assert _compiled_whole.cache_info().misses == 1
+    _compiled_whole.cache_clear()
 
 
 def test_going_on_from_an_iteration_leaves_the_same_bytes() -> None:
