@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -61,7 +61,8 @@ def _option(key: str) -> Option:
     field = model.model_fields[leaf]
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     choices = tuple(choices_of(field))
-    kind = field.annotation if isinstance(field.annotation, type) else str
+    of = type(get_args(field.annotation)[0]) if choices else field.annotation
+    kind = of if isinstance(of, type) else str
     unit = f" [{extra['unit']}]" if "unit" in extra else ""
     # An option of no section has no fold it could stand in.
     basic = extra.get("level") == "basic" or key in ALSO_BASIC or not sections
@@ -119,7 +120,7 @@ class FieldRow(Vertical):
         option, value = self.option, self._value
         if option.choices:
             pairs = [(choice, choice) for choice in option.choices]
-            return Select(pairs, value=value, allow_blank=False, id=option.field_id, compact=True)
+            return Select(pairs, value=str(value), allow_blank=False, id=option.field_id, compact=True)
         if option.kind is bool:
             return Checkbox("", value=bool(value), id=option.field_id, compact=True)
         students = (*ARCHITECTURES, *TRANSFORMERS) if option.key == "train.arch" else ARCHITECTURES
@@ -130,7 +131,9 @@ class FieldRow(Vertical):
         """Show a value."""
         self._value = value
         control = self.query_one("#" + self.option.field_id)
-        if isinstance(control, Select | Checkbox):
+        if isinstance(control, Select):
+            control.value = str(value)
+        elif isinstance(control, Checkbox):
             control.value = value
         elif isinstance(control, Input):
             control.value = _text(value)
