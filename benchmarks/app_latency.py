@@ -48,12 +48,8 @@ def timed(session: PtySession, key: str, part: str, comes: bool) -> tuple[float,
         raise Gone(f"'{part}' is true before the key {key}\n{session.text}")
     before, begin = session.cpu_seconds(), time.monotonic()
     session.press(key)
-    while time.monotonic() < begin + PATIENCE:
-        if session.pump(1.0):
-            arrived, busy = time.monotonic(), session.cpu_seconds()
-            if (part in session.text) == comes:
-                return arrived - begin, busy - before
-    raise Gone(f"no effect of {key}\n{session.text}")
+    arrived, busy = session.moment(lambda text: (part in text) == comes, PATIENCE)
+    return arrived - begin, busy - before
 
 
 def watch(asked: argparse.Namespace, home: Path, writing: list[str]) -> dict[str, list[tuple[float, float]]]:

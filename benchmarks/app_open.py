@@ -43,8 +43,8 @@ def opened(run: RunDir, env: dict[str, str]) -> tuple[float, int]:
     """Seconds from the command to the whole run on the screen, and the resident bytes then."""
     with PtySession(dashboard("attach", str(run.path)), 160, 48, env) as session:
         # The student's accuracy is in the last lines of the file, so it is on the screen when all has been read.
-        seconds = session.wait_for(lambda text: "student 60.00" in text and "finished" in text, PATIENCE)
-        return seconds, session.memory()
+        arrived, _ = session.moment(lambda text: "student 60.00" in text and "finished" in text, PATIENCE)
+        return arrived - session.started, session.memory()
 
 
 def main() -> None:

@@ -26,6 +26,8 @@ import pyte
 
 READ_BYTES = 1 << 16
 QUIET_SECONDS = 0.02
+#: Longer than the pauses within one repaint.
+SILENCE_SECONDS = 0.1
 LEAVE_SECONDS = 10.0
 KEYS = {
     "enter": "\r", "escape": "\x1b", "tab": "\t", "backtab": "\x1b[Z", "up": "\x1b[A", "down": "\x1b[B",
@@ -117,7 +119,18 @@ class PtySession:
             data = data[os.write(self._master, data) :]
 
     def pump(self, seconds: float) -> bytes:
-        """Read what the program sends within ``seconds``; returns at the first piece of it."""
+        """Read what the program sends within ``seconds``, and show it; returns at the first piece of it."""
+        data = self.take(seconds)
+        self.show(data)
+        return data
+
+    def show(self, data: bytes) -> None:
+        """Give the emulator what was read; it is far slower than a terminal."""
+        if data and self.stream is not None:
+            self.stream.feed(data)
+
+    def take(self, seconds: float) -> bytes:
+        """Read what the program sends within ``seconds`` without showing it; returns at the first piece of it."""
         ready, _, _ = select.select([self._master], [], [], max(0.0, seconds))
         if not ready:
             return b""
@@ -130,8 +143,6 @@ class PtySession:
                 return b""
             raise
         self.sent += len(data)
-        if self.stream is not None:
-            self.stream.feed(data)
         return data
 
     def drain(self, seconds: float) -> int:
@@ -168,6 +179,27 @@ class PtySession:
             raise Gone(f"{problem}\n{self.text}")
         if not self.pump(min(0.1, max(0.0, deadline - time.monotonic()))) and self.process.poll() is not None:
             raise Gone(f"{problem}; the program ended with {self.process.returncode}\n{self.text}")
+
+    def moment(self, condition: Callable[[str], object], seconds: float) -> tuple[float, float]:
+        """When the bytes came with which a condition on the screen came true, on the monotonic clock, and the
+        program's processor time then. Raises Gone, with the screen, after ``seconds``.
+
+        What comes is read at once, as a terminal does, and shown only when the program is silent: the emulator is so
+        slow that showing each piece first would keep the program waiting at its full pipe.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.process.poll() is None:
+            pieces = []
+            while data := self.take(SILENCE_SECONDS):
+                pieces.append((data, time.monotonic(), self.cpu_seconds()))
+            found = None
+            for data, arrived, busy in pieces:
+                self.show(data)
+                if found is None and condition(self.text):
+                    found = arrived, busy
+            if found is not None:
+                return found
+        raise Gone(f"not seen in time\n{self.text}")
 
     def wait_exit(self, seconds: float) -> int:
         """Until the program ends; returns its exit code. Raises Gone."""
