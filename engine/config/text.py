@@ -62,7 +62,9 @@ def describe() -> list[tuple[str, str, str]]:
         *sections, leaf = key.split(".")
         model: type[BaseModel] = RunConfig
         for section in sections:
-            model = RunConfig.model_fields[section].annotation  # type: ignore[assignment]
+            annotation = model.model_fields[section].annotation
+            assert isinstance(annotation, type)
+            model = annotation
         field = model.model_fields[leaf]
         choices = choices_of(field)
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}

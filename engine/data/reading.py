@@ -82,7 +82,7 @@ def decode_all(split: Split, config: DataConfig, progress: Callable[[int], None]
                     kept.append(index)
                 if index % PROGRESS_IMAGES == PROGRESS_IMAGES - 1 or index + 1 == len(split.items):
                     progress(index + 1)
-        except BaseException:
+        except BaseException:  # Ctrl-C too: it must not wait for images nobody wants any more
             pool.shutdown(cancel_futures=True)
             raise
     return (images if len(kept) == len(images) else images[torch.tensor(kept, dtype=torch.int64)]), kept

@@ -91,7 +91,7 @@ def traced(network: nn.Module) -> fx.GraphModule | None:
     Parameters and layers are the network's own. Control flow that depends on values cannot be traced, and neither can
     a network that calls a BatchNorm or the classifier by another way than the layer.
     """
-    try:
+    try:  # the network's own code meets stand-ins for tensors, and may fail on them in any of these ways
         graph = fx.Tracer().trace(network)
     except (fx.proxy.TraceError, TypeError, RuntimeError, ValueError, NotImplementedError, AttributeError):
         return None

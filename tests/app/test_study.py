@@ -32,7 +32,7 @@ with rundir.hold_lock(run):
         if run.take_request("stop"):
             status = "stopped"
             break
-        time.sleep(0.01)
+        time.sleep(0.01)  # the pace of asking
     (run.path / "again").touch()
     if status == "finished":
         top1 = 50 + run.config().recover.r_bn + seed

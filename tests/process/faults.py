@@ -166,7 +166,7 @@ def interrupted_twice(ward: Ward) -> None:
     began = time.monotonic()
     while engine.poll() is None:
         engine.signal(signal.SIGINT)
-        time.sleep(0.02)
+        time.sleep(0.02)  # the pace of an impatient finger, no synchronisation
     ward.stop_seconds["second interrupt"] = round(time.monotonic() - began, 3)
     ward.count("interrupted twice", "cases")
     assert engine.code == 130, f"{engine.code}\n{run.console_file.read_text()}"

@@ -41,7 +41,7 @@ def until(condition: Callable[[], bool], *runs: rundir.RunDir) -> None:
         if time.monotonic() > deadline:
             told = {run.id: (rundir.state_of(run), run.console_file.read_text()) for run in runs}
             pytest.fail(f"waited in vain: {told}")
-        time.sleep(0.05)
+        time.sleep(0.05)  # the pace of asking
 
 
 def state(run: rundir.RunDir) -> str:
