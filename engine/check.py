@@ -15,16 +15,16 @@ import torch
 
 from engine import config, models, students
 from engine.catalog import dataset_facts
-from engine.committee import member_config
 from engine.data import list_dataset, load_dataset
 from engine.distributed.ranks import MASK, named_devices
 from engine.effects import without_effect
 from engine.errors import ConfigError, DataError, EngineError
 from engine.givenset import fkd_epochs, read_given
-from engine.models.checkpoint import load_teacher
+from engine.models.checkpoint import load_teacher, member_config
 from engine.models.instrument import bn_layers
 from engine.report import versions
 from engine.session import choose_device
+from engine.verifier import load_verifier
 
 
 def examine(settings: config.RunConfig) -> dict[str, Any]:
@@ -55,6 +55,7 @@ def examine(settings: config.RunConfig) -> dict[str, Any]:
         _check_member(member_config(settings, entry), classes)
     if settings.teacher.source != "train":
         network = load_teacher(settings, classes, torch.device("cpu"))
+    load_verifier(settings, classes)
     return {
         "dataset": {"classes": classes, "train_images": train, "val_images": val},
         "teacher": {

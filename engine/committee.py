@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +19,9 @@ from torch import nn
 
 from engine import events, groundwork, models, rundir
 from engine.artifacts import Cache, key_of
-from engine.config import RunConfig, TeacherConfig
 from engine.context import Context
 from engine.data import Dataset
-from engine.errors import RunDirError
+from engine.models.checkpoint import member_config
 from engine.models.instrument import bn_layers, classifier_layer
 from engine.outcome import Outcome
 from engine.space import needed_bytes
@@ -53,28 +51,6 @@ class MeanLogits(nn.Module):
     def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
         """Logits (N, C)."""
         return torch.stack([member(images_NCHW) for member in self.members]).mean(0)
-
-
-def member_config(config: RunConfig, entry: str) -> RunConfig:
-    """The run's configuration with a member (``ARCH`` or ``ARCH=PATH``) as its teacher."""
-    arch, _, path = (part.strip() for part in entry.partition("="))
-    if not path:
-        teacher = TeacherConfig(source=config.teacher.source, arch=arch, width=config.teacher.width)
-    elif _is_run(path):
-        teacher = TeacherConfig(source="run", arch=arch, width=config.teacher.width, path=path)
-    else:
-        teacher = TeacherConfig(source="checkpoint", arch=arch, width=config.teacher.width, path=path)
-    return config.model_copy(update={"teacher": teacher})
-
-
-def _is_run(path: str) -> bool:
-    if Path(path).expanduser().is_file():
-        return False
-    try:
-        rundir.find(path)
-    except RunDirError:
-        return False
-    return True
 
 
 def gather(ctx: Context, classes: int, outcome: Outcome) -> list[Member]:

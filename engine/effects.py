@@ -8,7 +8,7 @@ from engine.config import RunConfig
 
 STEP_OPTIONS = (
     "iterations", "lr", "beta1", "beta2", "tv", "l2", "augment", "crop_min", "flip", "roll", "curriculum",
-    "milestone", "precision", "compile", "micro_batch", "checkpoint_every", "preview_every",
+    "milestone", "precision", "compile", "micro_batch", "checkpoint_every", "preview_every", "verify_every",
 )  # fmt: skip
 PATCH_OPTIONS = ("patches_per_image", "patch_choice", "patch_photos", "patch_crops", "patch_crop_min")
 
@@ -38,6 +38,8 @@ def _idle(config: RunConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         yield "there are no data.pseudo_labels", "data", ("pseudo_ids", "on_mismatch")
     if teacher.source != "train":
         yield f"the teacher is loaded (teacher.source = '{teacher.source}')", "squeeze", ()
+    else:
+        yield from _idle_of_squeeze(config)
     if not any(arch.startswith("convnet") for arch in (teacher.arch, *teacher.committee, *config.student_archs)):
         yield f"{teacher.arch} has no width to choose", "teacher", ("width",)
     if teacher.source != "torchvision":
@@ -57,6 +59,8 @@ def _idle(config: RunConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         yield "recover.objective = 'start' optimises nothing", "recover", STEP_OPTIONS
     elif recover.curriculum == "none":
         yield "recover.curriculum = 'none'", "recover", ("milestone",)
+    if not recover.verifier and train.images != "real":
+        yield "there is no recover.verifier", "recover", ("verify_every",)
     if recover.objective in ("wmdd", "sre2l", "start") and train.images != "real":
         if recover.init != "patches":
             yield f"recover.init = '{recover.init}'", "recover", PATCH_OPTIONS
@@ -80,3 +84,18 @@ def _idle(config: RunConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         yield f"relabel.storage = '{relabel.storage}' stores no labels", "relabel", ("top_k", "bits")
     if relabel.mix == "none":
         yield "relabel.mix = 'none'", "relabel", ("alpha", "mix_group")
+
+
+def _idle_of_squeeze(config: RunConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    squeeze = config.squeeze
+    if squeeze.schedule == "cosine":
+        yield "squeeze.schedule = 'cosine'", "squeeze", ("gamma", "step_epochs")
+    elif squeeze.schedule == "exponential":
+        yield "squeeze.schedule = 'exponential'", "squeeze", ("step_epochs",)
+    for name, option in (("randaugment", "randaugment_magnitude"), ("augmix", "augmix_severity")):
+        if squeeze.augment != name:
+            yield f"squeeze.augment = '{squeeze.augment}'", "squeeze", (option,)
+    if squeeze.optimizer == "adamw":
+        yield "squeeze.optimizer = 'adamw' has no momentum to choose", "squeeze", ("momentum",)
+    if not squeeze.ema:
+        yield "squeeze.ema = 0", "squeeze", ("ema_every",)

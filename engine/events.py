@@ -113,7 +113,8 @@ class Memory(Event, tag="memory"):
 class Metrics(Event, tag="metrics"):
     """Epoch figures of squeeze or train; top-1 and top-5 are percentages.
 
-    Of several students each is named; ``stage`` is "train" for the first, "cross" for the others.
+    Of several students each is named; ``stage`` is "train" for the first, "cross" for the others. A "verifier", which
+    is named too, speaks of the images of ``chunk`` after ``epoch`` of ``epochs`` iterations.
     """
 
     stage: str
@@ -125,6 +126,7 @@ class Metrics(Event, tag="metrics"):
     lr: Figure | None = None
     student: str = ""
     note: str = ""
+    chunk: Count | None = None
 
 
 class Image(Event, tag="image"):

@@ -42,8 +42,8 @@ def teacher(ctx: Context, cache: Cache, dataset: Dataset, network: nn.Module, ou
         key = key_of(
             kind="teacher",
             data=dataset.fingerprint,
-            teacher=config.teacher.model_dump(mode="json", exclude={"committee"}),
-            squeeze=config.squeeze.model_dump(mode="json"),
+            teacher=config.teacher.determinants(exclude={"committee"}),
+            squeeze=config.squeeze.determinants(),
             seed=config.seed,
             threads=config.run.threads,
             device=ctx.device.type,

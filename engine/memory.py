@@ -84,11 +84,18 @@ def _step(network: nn.Module, size: int, resolution: int, device: torch.device) 
 
 
 def training_failure(
-    option: str, network: nn.Module, batch_size: int, resolution: int, device: torch.device
+    option: str, network: nn.Module, batch_size: int, resolution: int, device: torch.device, parts: int = 0
 ) -> OutOfMemory:
-    """What to say when a step of training ran out of memory: its batch is part of the result, so it is never cut."""
-    fitting = training_batch_that_fits(network, batch_size, resolution, device)
+    """What to say when a step of training ran out of memory: its batch is part of the result, so it is never cut.
+
+    ``parts``: in how many its gradient is gathered already; 0 for training that does not divide a step.
+    """
+    fitting = training_batch_that_fits(network, batch_size // max(1, parts), resolution, device)
     remedy = f"set {option} = {fitting}, which fits; the result will be another" if fitting else "use another device"
+    divisors = [count for count in range(parts + 1, batch_size // 2 + 1) if batch_size % count == 0]
+    enough = next((count for count in divisors if batch_size // count <= fitting), 0)
+    if parts and enough:
+        remedy += f"; or train.accumulate = {enough}, which keeps the step and divides what BatchNorm sees"
     return OutOfMemory(
         f"a step of {batch_size} images at {resolution} px does not fit the device's memory ({option})", remedy
     )

@@ -33,10 +33,13 @@ from engine.space import needed_bytes, require_space
 from engine.statistics import Statistics
 from engine.synthesis import Judge, Points, synthesise
 from engine.train import Place, StudentResult, train_student
+from engine.verifier import Verifier, load_verifier
 
 #: Options of recovery that change when something is kept or shown, how much memory is used or how sums are ordered:
 #: what was done with one value is gone on with under another.
-WITHOUT_INFLUENCE = {"checkpoint_every", "preview_every", "micro_batch", "quality", "compile"}
+WITHOUT_INFLUENCE = {
+    "checkpoint_every", "preview_every", "micro_batch", "quality", "compile", "verifier", "verify_every",
+}  # fmt: skip
 
 
 def execute(ctx: Context) -> Outcome:
@@ -51,6 +54,7 @@ def execute(ctx: Context) -> Outcome:
     members = committee.gather(ctx, classes, outcome) if "squeeze" in wanted else []
     further = students.check(ctx.config, dataset.outputs) + committee.space_bytes(members, classes, len(dataset.train))
     labels = _given(ctx, dataset)
+    looking_on = load_verifier(ctx.config, classes)
     features = classifier_layer(network).in_features
     ctx.needed = further + needed_bytes(ctx.config, classes, len(dataset.train), features, network)
     if ctx.group.leads:
@@ -86,7 +90,8 @@ def execute(ctx: Context) -> Outcome:
         points = groundwork.barycenters(ctx, cache, dataset, found, features_sha256, outcome)
         committee.solve(members, cache, dataset, theirs)
     if "recover" in wanted:
-        synthetic = _recover(ctx, dataset, network, chunks, found, points, outcome, committee.judges(members))
+        judges = committee.judges(members)
+        synthetic = _recover(ctx, dataset, network, chunks, found, points, outcome, judges, looking_on)
     network = committee.voters(network, members)
     if "relabel" in wanted:
         _relabel(ctx, dataset, network, synthetic, outcome)
@@ -135,6 +140,7 @@ def _recover(
     points: Points | None,
     outcome: Outcome,
     judges: Sequence[Judge],
+    looking_on: nn.Module | None,
 ) -> SyntheticSet:
     with staged(ctx, outcome.seconds, "recover"):
         settle_compilation(ctx, network, sum(len(chunk.labels_B) for chunk in chunks))
@@ -145,11 +151,12 @@ def _recover(
             teacher=outcome.teachers_sha256,
             statistics=config.statistics.model_dump(mode="json"),
             barycenter=config.barycenter.model_dump(mode="json"),
-            recover=config.recover.model_dump(mode="json", exclude=WITHOUT_INFLUENCE),
+            recover=config.recover.determinants(exclude=WITHOUT_INFLUENCE),
             ipc=config.ipc,
             seed=config.seed,
         )
-        synthetic, outcome.quality = synthesise(ctx, dataset, network, chunks, found, points, work, judges)
+        verifier = None if looking_on is None else Verifier(ctx, looking_on)
+        synthetic, outcome.quality = synthesise(ctx, dataset, network, chunks, found, points, work, judges, verifier)
         outcome.images = len(synthetic.labels_N)
         if config.recover.objective == "given" and "squeeze" in config.stages:
             _warn_of_order(ctx, dataset, teacher_votes(ctx, network, synthetic, dataset), synthetic)
@@ -181,7 +188,7 @@ def _train(
             images=dataset.fingerprint if synthetic.real is not None else images_sha256(synthetic),
             teacher=outcome.teachers_sha256,
             relabel=config.relabel.model_dump(mode="json"),
-            train=config.train.model_dump(mode="json"),
+            train=config.train.determinants(),
             seed=config.student_seed,
         )
 

@@ -1,7 +1,4 @@
-"""RandAugment on every image of a set, as a function of (seed, epoch, image): the control with hard labels.
-
-The operations are torchvision's, which draw from the global generator; it is set for each image and put back.
-"""
+"""RandAugment on every image of a set, as a function of (seed, epoch, image): the control with hard labels."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ import torch
 from torchvision.transforms import RandAugment
 
 from engine.data import ImageSource
-from engine.randomness import derive_seed
+from engine.policies import each
 
 
 class RandAugmented:
@@ -40,10 +37,4 @@ class RandAugmented:
         return (self._changed(index, images) for index, images in zip(lists, self._source.batches(lists), strict=True))
 
     def _changed(self, indices_B: torch.Tensor, images_BCHW: torch.Tensor) -> torch.Tensor:
-        changed = []
-        # Drawn on the CPU, whatever the device of the images: equal seeds give equal operations everywhere.
-        with torch.random.fork_rng(devices=[]):
-            for index, image_CHW in zip(indices_B.tolist(), images_BCHW, strict=True):
-                torch.manual_seed(derive_seed(self._seed, "randaugment", self.epoch, index))
-                changed.append(self._change(image_CHW))
-        return torch.stack(changed)
+        return each(images_BCHW, indices_B.tolist(), self._change, self._seed, "randaugment", self.epoch)

@@ -75,12 +75,15 @@ def make_targets(
     chunk: Chunk,
     config: RunConfig,
     network: nn.Module,
-    statistics: Statistics,
+    statistics: Statistics | None,
     points_CKD: torch.Tensor | None,
     weights_CK: torch.Tensor | None,
     device: torch.device,
 ) -> Targets:
-    """Targets of a chunk: BN statistics per class or global, weights within classes, barycenters."""
+    """Targets of a chunk: BN statistics per class or global, weights within classes, barycenters.
+
+    Global statistics are the network's own, and none of the real images are needed for them.
+    """
     labels_B, ordinals_B = chunk.labels_B, chunk.ordinals_B
     count = len(labels_B)
     if config.recover.bn == "global":
@@ -89,6 +92,8 @@ def make_targets(
         layers = [layer for _, layer in bn_layers(network)]
         means = [layer.running_mean.detach()[None].float() for layer in layers if layer.running_mean is not None]
         variances = [layer.running_var.detach()[None].float() for layer in layers if layer.running_var is not None]
+    elif statistics is None:
+        raise ValueError("per-class BatchNorm targets need statistics")
     else:
         present_G, group_B = labels_B.unique(return_inverse=True)
         weight_B = torch.ones(count)

@@ -28,6 +28,7 @@ from engine.pictures import write_row
 from engine.recipe import make_recipe
 from engine.starts import initial_images
 from engine.telemetry import ROWS, LossBuffer
+from engine.verifier import Verifier
 
 
 def to_uint8(
@@ -52,11 +53,12 @@ def recover_chunk(
     targets: Targets,
     work: str,
     others: tuple[tuple[Forward, Targets], ...] = (),
+    verifier: Verifier | None = None,
 ) -> torch.Tensor:
     """Optimise one chunk, going on from its checkpoint; returns uint8 images (B, 3, H, W) on the CPU.
 
-    ``work`` identifies what determines the images; ``others`` are further teachers. Raises Stopped, NonFiniteLoss,
-    OutOfMemory.
+    ``work`` identifies what determines the images; ``others`` are further teachers, ``verifier`` looks on. Raises
+    Stopped, NonFiniteLoss, OutOfMemory.
     """
     recover = ctx.config.recover
     recipe = make_recipe(ctx.config, chunk, dataset, targets, ctx.device, others)
@@ -91,6 +93,8 @@ def recover_chunk(
         last = done == recover.iterations
         if recover.preview_every and (done % recover.preview_every == 0 or last):
             behind.do(_preview(ctx, dataset, chunk, done, images))
+        if verifier is not None and (done % recover.verify_every == 0 or last):
+            behind.do(verifier.look(chunk, done, images))
         stop = ctx.interrupted()
         if stop or ctx.checkpoint_due() or (done % recover.checkpoint_every == 0 and not last):
             buffer.flush()

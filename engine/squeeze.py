@@ -1,4 +1,7 @@
-"""Squeeze: train the teacher on the real images (SGD, cosine with linear warm-up, random crops and flips)."""
+"""Squeeze: train the teacher on the real images as torchvision's scripts do (random crops and flips, SGD).
+
+By default without what those offer besides: automatic augmentation, erasing, mixing, an average of the weights.
+"""
 
 from __future__ import annotations
 
@@ -9,33 +12,63 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel
 
 from engine import events
-from engine.augment import apply_views, draw_views
+from engine.augment import draw_views
+from engine.averaging import average_of, restore_average, state_of
 from engine.checkpoints import DAMAGE, Slots, capture, read, restore, write
 from engine.config import SqueezeConfig
 from engine.context import Context
-from engine.data import Dataset, normalise
+from engine.data import Dataset
 from engine.errors import NonFiniteLoss, Stopped
 from engine.evaluate import evaluate
 from engine.memory import fits, training_failure
+from engine.policies import mixed, teacher_inputs
 from engine.randomness import derive_seed, permutation
 
 
 def learning_rate(config: SqueezeConfig, step: int, steps_per_epoch: int) -> float:
-    """Rate of a step: linear warm-up, then cosine to 0."""
+    """Rate of a step: linear warm-up, then along a cosine to 0 step by step, or falling by ``gamma`` between epochs."""
     warmup, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
     if step < warmup:
         return config.lr * (step + 1) / warmup
+    if config.schedule != "cosine":
+        every = config.step_epochs if config.schedule == "step" else 1
+        return config.lr * config.gamma ** ((step - warmup) // steps_per_epoch // every)
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def make_optimiser(config: SqueezeConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """What ``squeeze.optimizer`` names, over all parameters, with torchvision's constants of RMSprop; on a GPU one
+    kernel a step where there is one.
+    """
+    parameters = list(network.parameters())
+    fused = parameters[0].device.type == "cuda"
+    decay = config.weight_decay
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=decay, fused=fused)
+    if config.optimizer == "rmsprop":
+        return torch.optim.RMSprop(
+            parameters, lr=config.lr, momentum=config.momentum, weight_decay=decay, eps=0.0316, alpha=0.9
+        )
+    return torch.optim.SGD(
+        parameters,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=decay,
+        nesterov=config.optimizer == "nesterov",
+        fused=fused,
+    )
 
 
 def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> dict[str, float]:
     """Train in place, going on from the last checkpoint of this ``work``: an epoch, and the step within it.
 
-    The teacher is the last epoch's network or, with ``squeeze.keep = "best"``, that of the highest top-1. Of a group
-    each rank takes its part of every batch: batch and learning rate are what they are without one, BatchNorm sees the
-    part, or with ``run.sync_bn`` the whole.
+    The teacher is the last epoch's network or, with ``squeeze.keep = "best"``, that of the highest top-1; with
+    ``squeeze.ema`` the exponential mean of the weights over the steps takes the network's place. Of a group each rank
+    takes its part of every batch: batch and learning rate are what they are without one, BatchNorm sees the part, or
+    with ``run.sync_bn`` the whole.
 
     Returns top1 and top5 of the teacher and best_top1, in percent (of a group, in the first rank). Raises Stopped,
     NonFiniteLoss, OutOfMemory, RankLost.
@@ -43,13 +76,9 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
     config, device, source, group = ctx.config.squeeze, ctx.device, dataset.train, ctx.group
     if device.type == "cuda":
         network.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.SGD(
-        network.parameters(),
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        fused=device.type == "cuda",
-    )
+    optimiser = make_optimiser(config, network)
+    averaged = average_of(network, config.ema)
+    judged = network if averaged is None else averaged.module
     trained = group.parallel(network, ctx.config.run.sync_bn)
     slots = Slots(ctx.run.checkpoints, "squeeze", work)
     best = _Best(ctx, work)
@@ -66,11 +95,13 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
         state = {"epoch": epoch, "step": step, "top1": top1, "top5": top5, "best_top1": best.top1}
         total = group.sum(loss_sum)
         if group.leads:
-            ctx.save(slots, where(state), {**capture(network, optimiser), "loss_sum": total}, **state)
+            tensors = capture(network, optimiser) | state_of(averaged) | {"loss_sum": total}
+            ctx.save(slots, where(state), tensors, **state)
 
     saved = ctx.load(slots, where)
     if saved is not None and best.agrees(saved.state):
         restore(network, optimiser, saved.tensors)
+        restore_average(averaged, saved.tensors)
         if group.leads:  # the sum over ranks goes on in one of them
             loss_sum.copy_(saved.tensors["loss_sum"])
         first, step, top1, top5 = (saved.state[key] for key in ("epoch", "step", "top1", "top5"))
@@ -94,8 +125,12 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
         for index, images, batch, (_, weight) in zip(left, source.batches(left), batches, parts, strict=True):
             for options in optimiser.param_groups:
                 options["lr"] = learning_rate(config, epoch * len(sizes) + step, len(sizes))
-            inputs = apply_views(normalise(images, dataset.mean, dataset.std), views[index])
+            inputs = teacher_inputs(
+                config, images, views[index], index.tolist(), dataset.mean, dataset.std, ctx.config.seed, epoch
+            )
+            mixing = derive_seed(ctx.config.seed, "squeeze-mix", epoch, step, group.number)
             labels = source.labels_N[index].to(device, non_blocking=True)
+            inputs, labels = mixed(config, inputs, labels, dataset.outputs, mixing)
             counted = weight * len(batch) / group.count
             # Dropout draws from the global generators: a step is the same, whoever did those before it.
             torch.manual_seed(derive_seed(ctx.config.seed, "dropout", "teacher", epoch, step, group.number))
@@ -105,6 +140,8 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
             with group.collective():
                 if not fits(work_of_step):
                     raise training_failure("squeeze.batch_size", network, len(index), dataset.resolution, device)
+            if averaged is not None and step % config.ema_every == 0:
+                _update(averaged, network, epoch < config.warmup_epochs)
             step += 1
             ctx.progress("squeeze", epoch * len(sizes) + step, config.epochs * len(sizes), "steps")
             stop, due = group.any(ctx.interrupted(), group.leads and ctx.checkpoint_due())
@@ -116,8 +153,8 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
         if not math.isfinite(mean_loss):
             raise NonFiniteLoss(f"the teacher's loss became {mean_loss} in epoch {epoch + 1}", "lower squeeze.lr")
         if group.leads:
-            top1, top5 = evaluate(ctx, "squeeze", network, dataset.val, dataset.mean, dataset.std)
-            best.see(network, epoch + 1, top1, top5)
+            top1, top5 = evaluate(ctx, "squeeze", judged, dataset.val, dataset.mean, dataset.std)
+            best.see(judged, epoch + 1, top1, top5)
             ctx.emit(
                 events.Metrics(
                     stage="squeeze",
@@ -133,6 +170,8 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
         step = 0
         loss_sum.zero_()
         save(epoch + 1, 0)
+    if averaged is not None:
+        network.load_state_dict(judged.state_dict())
     if config.keep == "best" and group.leads:
         top1, top5 = best.take(network)
     group.copy_of_first(network)
@@ -143,21 +182,31 @@ def _train_step(
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
     inputs_BCHW: torch.Tensor,
-    labels_B: torch.Tensor,
+    labels: torch.Tensor,
     label_smoothing: float,
     loss_sum: torch.Tensor,
     weight: float,
     counted: float,
 ) -> None:
-    """One step of SGD on the mean loss times ``weight``; adds the mean times the images it is ``counted`` for."""
+    """One step on the mean loss times ``weight``; adds the mean times the images it is ``counted`` for.
+
+    ``labels`` are classes (B,) or, of mixed images, their shares (B, C).
+    """
     cuda = inputs_BCHW.device.type == "cuda"
     with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=cuda):
         logits = network(inputs_BCHW)
-    loss = functional.cross_entropy(logits.float(), labels_B, label_smoothing=label_smoothing)
+    loss = functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
     optimiser.zero_grad(set_to_none=True)
     (loss * weight).backward()
     optimiser.step()
     loss_sum += loss.detach() * counted
+
+
+def _update(averaged: AveragedModel, network: nn.Module, copies: bool) -> None:
+    """Take the network into the average, which after a step of the warm-up is the network itself."""
+    averaged.update_parameters(network)
+    if copies:
+        averaged.n_averaged.zero_()
 
 
 class _Best:

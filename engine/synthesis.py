@@ -32,6 +32,7 @@ from engine.rundir import write_whole
 from engine.softlabels import SyntheticSet
 from engine.starts import real_indices
 from engine.statistics import Statistics
+from engine.verifier import Verifier
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,10 @@ class Points:
 
 @dataclass(frozen=True)
 class Judge:
-    """A further teacher of a committee: its network, its statistics and barycenters of the real images."""
+    """A teacher of a committee: its network, its statistics and barycenters of the real images."""
 
     network: nn.Module
-    found: Statistics
+    found: Statistics | None
     points: Points | None
 
 
@@ -61,8 +62,9 @@ def synthesise(
     points: Points | None,
     work: str,
     committee: Sequence[Judge] = (),
+    verifier: Verifier | None = None,
 ) -> tuple[SyntheticSet, dict[str, dict[str, float]]]:
-    """The synthetic set, and its quality beside that of as many random real photographs.
+    """The synthetic set, and its quality beside that of as many random real photographs; what a verifier finds too.
 
     Without statistics (``found``), which images that are taken as they are can do without, there is no quality.
     ``work`` identifies what determines the images: finished chunks and checkpoints of other work are not used.
@@ -77,7 +79,7 @@ def synthesise(
         given_NCHW = load_given(config.recover.path, dataset.class_ids, config.ipc, size)
 
     def targets_of(chunk: Chunk) -> Targets:
-        if found is None:
+        if found is None and not config.matches_no_class_statistics:
             raise ValueError("images that are optimised need statistics")
         return _targets(ctx, chunk, Judge(network, found, points))
 
@@ -107,7 +109,9 @@ def synthesise(
             else:
                 ctx.turn = (turn, len(mine)) if ctx.group.count > 1 else None
                 theirs = zip(others, (_targets(ctx, chunk, judge) for judge in committee), strict=True)
-                images = _recovered(ctx, dataset, forward, chunk, len(chunks), targets_of(chunk), work, tuple(theirs))
+                images = _recovered(
+                    ctx, dataset, forward, chunk, len(chunks), targets_of(chunk), work, tuple(theirs), verifier
+                )
             place(chunk, images)
             if optimised or ctx.group.leads:
                 behind.do(partial(_write_images, ctx, dataset, images, chunk.labels_B, chunk.ordinals_B))
@@ -121,8 +125,15 @@ def synthesise(
         return synthetic, {}
     sheet = contact_sheet(images_NCHW, labels_N, dataset.class_names)
     write_whole(ctx.run.report / "contact_sheet.png", png_bytes(sheet))
+    judged = {}
+    if verifier is not None:
+        judged["verifier"] = verifier.judge(dataset, chunks, lambda chunk: images_NCHW[positions(chunk)])
+        ctx.log(
+            "verifier {}: top-1 {top1:.1f} %; random real photographs: {random_real_top1:.1f} %, validation images: "
+            "{val_top1:.1f} %".format(verifier.name, **judged["verifier"])
+        )
     if found is None:
-        return synthetic, {}
+        return synthetic, judged
     own, real = against_real(
         ctx,
         network,
@@ -136,7 +147,7 @@ def synthesise(
         f"images: teacher top-1 {own.teacher_top1:.1f} %, feature {own.feature:.4g}, BN {own.bn:.4g}; "
         f"random real photographs: {real.teacher_top1:.1f} %, {real.feature:.4g}, {real.bn:.4g}"
     )
-    return synthetic, {"images": own.facts(), "random_real": real.facts()}
+    return synthetic, {"images": own.facts(), "random_real": real.facts(), **judged}
 
 
 def _targets(ctx: Context, chunk: Chunk, judge: Judge) -> Targets:
@@ -161,12 +172,13 @@ def _recovered(
     targets: Targets,
     work: str,
     others: tuple[tuple[Forward, Targets], ...],
+    verifier: Verifier | None,
 ) -> torch.Tensor:
     """The chunk's images, from its finished file or by optimisation."""
     done = _chunk_path(ctx, chunk)
     images = _finished(ctx, done, work)
     if images is None:
-        images = recover_chunk(ctx, dataset, forward, chunk, chunks, targets, work, others)
+        images = recover_chunk(ctx, dataset, forward, chunk, chunks, targets, work, others, verifier)
         write_whole(done, pack({"images": images}, {"chunk": chunk.index, "work": work}))
     for slot in ctx.run.checkpoints.glob(f"recover-{chunk.index:06d}.*"):
         slot.unlink()

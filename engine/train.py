@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from engine import events
+from engine.averaging import average_of, restore_average, state_of
 from engine.checkpoints import Slots, capture, restore
 from engine.config import TrainConfig
 from engine.context import Context
@@ -92,6 +93,22 @@ def batch_rows(count: int, batch_size: int) -> list[slice]:
     return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], count], strict=True)]
 
 
+def parts_of(rows: slice, pieces: int) -> list[slice]:
+    """Consecutive parts of a step's positions, as equal as can be."""
+    count = rows.stop - rows.start
+    bounds = [rows.start + count * piece // pieces for piece in range(pieces + 1)]
+    return [slice(start, stop) for start, stop in pairwise(bounds)]
+
+
+def pieces_of(batch: int, config: TrainConfig, ranks: int) -> int:
+    """In how many parts every rank computes its share of a batch: ``train.accumulate``, of a last, smaller batch as
+    many as such parts make, and no more than leave BatchNorm two images of each.
+    """
+    full = math.ceil(batch * config.accumulate / config.batch_size)
+    least = batch // ranks if batch >= 2 * ranks else batch
+    return max(1, min(config.accumulate, full, least // 2))
+
+
 def train_student(
     ctx: Context,
     synthetic: SyntheticSet,
@@ -110,8 +127,9 @@ def train_student(
     ``train.labels = "hard"`` the classes are used. With ``train.ema`` the exponential mean of the weights over the
     steps is what is evaluated, and what the student is in the end. ``plans(epoch)`` gives views and mixing that are
     not drawn here (somebody else's labels); ``judge`` evaluates where classes alone do not (clusters); ``place`` says
-    which of several students this is. With ``run.student_on = "all"`` every rank of a group takes its part of each
-    batch; the result is the first one's.
+    which of several students this is. With ``train.accumulate`` each step's gradient is gathered over parts of its
+    batch. With ``run.student_on = "all"`` every rank of a group takes its part of each batch; the result is the first
+    one's.
 
     Goes on from the last checkpoint of this ``work``: an epoch, and the step within it. Raises Stopped,
     NonFiniteLoss, OutOfMemory.
@@ -134,9 +152,7 @@ def train_student(
     optimiser = make_optimiser(config, student)
     team = ctx.group if ctx.config.run.student_on == "all" else Group()
     trained = team.parallel(student, ctx.config.run.sync_bn)
-    averaged = None
-    if config.ema:
-        averaged = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
+    averaged = average_of(student, config.ema)
     judged = student if averaged is None else averaged.module
     steps = batch_rows(count, config.batch_size)
     first, step, best_top1, best_epoch, top1, top5 = 0, 0, 0.0, 0, 0.0, 0.0
@@ -154,12 +170,23 @@ def train_student(
         }  # fmt: skip
         total = team.sum(loss_sum)
         if team.leads:
-            tensors = capture(student, optimiser) | _averaged_state(averaged) | {"loss_sum": total}
+            tensors = capture(student, optimiser) | state_of(averaged) | {"loss_sum": total}
             ctx.save(slots, where(state), tensors, **state)
 
     def train_step(plan: EpochPlan, logits_NC: torch.Tensor | None, batch: slice) -> None:
         own, share = team.part(batch.stop - batch.start)
         rows = slice(batch.start + own.start, batch.start + own.stop)
+        optimiser.zero_grad(set_to_none=True)
+        for part in parts_of(rows, pieces_of(batch.stop - batch.start, config, team.count)):
+            loss = loss_of(plan, logits_NC, rows, part) * ((part.stop - part.start) / (rows.stop - rows.start))
+            (loss * share).backward()
+            loss_sum.add_(loss.detach() * (share * (batch.stop - batch.start) / team.count))
+        optimiser.step()
+        if averaged is not None:
+            averaged.update_parameters(student)
+
+    def loss_of(plan: EpochPlan, logits_NC: torch.Tensor | None, step_rows: slice, rows: slice) -> torch.Tensor:
+        """Mean loss of the images at ``rows``; their weights count against the mean weight of ``step_rows``."""
         order = plan.order_N[rows].to(device, non_blocking=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
             output = trained(plan.images(source_NCHW, rows)).float()
@@ -169,30 +196,25 @@ def train_student(
             plan.lam_N[rows].to(device, non_blocking=True),
         )
         if config.labels == "hard":
-            loss = hard_loss(output, *classes)
+            return hard_loss(output, *classes)
+        if logits_NC is not None:
+            target = logits_NC[rows].float()
+        elif teacher is not None:
+            target = teacher_logits(teacher, plan, source_NCHW, rows, precise=not cuda)
         else:
-            if logits_NC is not None:
-                target = logits_NC[rows].float()
-            elif teacher is not None:
-                target = teacher_logits(teacher, plan, source_NCHW, rows, precise=not cuda)
-            else:
-                raise ValueError("soft labels need stored logits or a teacher")
-            weights = None if weights_N is None else weights_N[order]
-            loss = soft_loss(config.loss, output, target, config.temperature, weights)
-            if config.loss == "mse-gt":
-                loss = loss + config.gt_weight * hard_loss(output, *classes, weights)
-        optimiser.zero_grad(set_to_none=True)
-        (loss * share).backward()
-        optimiser.step()
-        if averaged is not None:
-            averaged.update_parameters(student)
-        loss_sum.add_(loss.detach() * (share * (batch.stop - batch.start) / team.count))
+            raise ValueError("soft labels need stored logits or a teacher")
+        weights = None if weights_N is None else weights_N[order]
+        loss = soft_loss(config.loss, output, target, config.temperature, weights)
+        if config.loss == "mse-gt":
+            loss = loss + config.gt_weight * hard_loss(output, *classes, weights)
+        if weights_N is not None and rows != step_rows:
+            loss = loss * (weights_N[order].mean() / weights_N[plan.order_N[step_rows].to(device)].mean())
+        return loss
 
     saved = ctx.load(slots, where)
     if saved is not None:
         restore(student, optimiser, saved.tensors)
-        if averaged is not None:
-            averaged.load_state_dict(_without_prefix(saved.tensors, "averaged/"))
+        restore_average(averaged, saved.tensors)
         if team.leads:  # the sum over ranks goes on in one of them
             loss_sum.copy_(saved.tensors["loss_sum"])
         first, step, best_top1, best_epoch = (saved.state[key] for key in ("epoch", "step", "best_top1", "best_epoch"))
@@ -210,7 +232,8 @@ def train_student(
             seed_step(ctx, "student", epoch, step)
             with team.collective():
                 if not fits(partial(train_step, plan, logits_NC, rows)):
-                    raise training_failure("train.batch_size", student, rows.stop - rows.start, size, device)
+                    images = rows.stop - rows.start
+                    raise training_failure("train.batch_size", student, images, size, device, config.accumulate)
             step += 1
             stop, due = team.any(ctx.interrupted(), team.leads and ctx.checkpoint_due())
             if stop or due:
@@ -271,11 +294,3 @@ def _augmented(ctx: Context, synthetic: SyntheticSet) -> RandAugmented | None:
         return None
     source = synthetic.real or ResidentSource(synthetic.images_NCHW, synthetic.labels_N, ctx.device)
     return RandAugmented(source, config.randaugment_ops, config.randaugment_magnitude, ctx.config.student_seed)
-
-
-def _averaged_state(averaged: AveragedModel | None) -> dict[str, torch.Tensor]:
-    return {} if averaged is None else {f"averaged/{name}": value for name, value in averaged.state_dict().items()}
-
-
-def _without_prefix(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from engine.config.section import BASIC, Names, Section, unit
+from engine.config.section import BASIC, LATER, Names, Section, unit
 
 
 class RecoverConfig(Section):
@@ -26,8 +26,9 @@ class RecoverConfig(Section):
     )
     quality: bool = Field(
         True,
-        description="Measure the images with the teacher beside random real photographs; without it, images that are "
-        "given or real need no statistics and, with labels that need no teacher, no teacher.",
+        description="Measure the images with the teacher beside random real photographs; without it, SRe2L's recovery "
+        "(global BatchNorm, no barycenters) and images that are given or real need no statistics, and the latter, with "
+        "labels that need none, no teacher.",
     )
     loss_semantics: Literal["reference", "paper"] = Field(
         "reference",
@@ -112,6 +113,15 @@ class RecoverConfig(Section):
         description="On a GPU every step is recorded as a CUDA graph and replayed, unless this is off. on: its "
         "operations are compiled too, forward and backward; auto: where that repays its time within the run, decided "
         "at the first start and kept in config.toml. docs/engine.md.",
+    )
+    verifier: str = Field(
+        "",
+        description="A second network that judges the images while they are made, and in the end: ARCH with "
+        "torchvision's weights, or ARCH=PATH of a checkpoint file or run. It has no part in the result.",
+        json_schema_extra=LATER,
+    )
+    verify_every: int = Field(
+        100, ge=1, description="Iterations between two looks of the verifier.", json_schema_extra=LATER
     )
     checkpoint_every: int = Field(200, ge=1, description="Iterations between checkpoints within a chunk.")
     preview_every: int = Field(100, ge=0, description="Iterations between preview images; 0 makes none.")
@@ -237,6 +247,13 @@ class TrainConfig(Section):
     )
     epochs: int = Field(300, ge=1, description="Passes over the synthetic images.", json_schema_extra=BASIC)
     batch_size: int = Field(100, ge=2, description="Images a step.", json_schema_extra=unit("images"))
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="Parts a step's images are computed in, one after another, their gradients added up to the step's. "
+        "Takes less memory; BatchNorm sees each part alone, so the result is another.",
+        json_schema_extra=unit("parts") | LATER,
+    )
     optimizer: Literal["adamw", "sgd"] = Field(
         "adamw", description="What trains the student: AdamW, or SGD with momentum."
     )
@@ -262,6 +279,11 @@ class TrainConfig(Section):
         twice = next((name for name in self.students if self.students.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"train.students names '{twice}' twice: name each student once")
+        if self.batch_size % self.accumulate or self.batch_size < 2 * self.accumulate:
+            raise ValueError(
+                f"train.accumulate = {self.accumulate} does not divide train.batch_size = {self.batch_size} into equal "
+                "parts of 2 images or more: choose numbers that do"
+            )
         if self.augment != "none" and self.labels == "soft":
             raise ValueError(
                 f"train.augment = '{self.augment}' changes images after the teacher has labelled them: set "

@@ -173,6 +173,12 @@ class RunConfig(Section):
         return self.train.students or (self.train.arch or self.teacher.arch,)
 
     @property
+    def matches_no_class_statistics(self) -> bool:
+        """Whether recovery asks nothing of the real images but what one teacher itself holds, as SRe2L's does."""
+        recover, alone = self.recover, not self.teacher.committee
+        return alone and recover.objective == "sre2l" and recover.bn == "global" and self.barycenter.weights == "none"
+
+    @property
     def stages(self) -> tuple[str, ...]:
         """The stages that have something to do, up to ``run.until``."""
         wanted = STAGES[: STAGES.index(self.run.until) + 1]
@@ -183,6 +189,8 @@ class RunConfig(Section):
             idle = {"statistics", "barycenter"}
         if idle and "train" in wanted and (self.train.labels == "hard" or self.relabel.storage == "fkd"):
             idle.add("squeeze")
+        if self.matches_no_class_statistics and not self.recover.quality:
+            idle |= {"statistics", "barycenter"}
         return tuple(stage for stage in wanted if stage not in idle)
 
 

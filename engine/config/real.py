@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from engine.config.section import BASIC, Names, Section, unit
+from engine.config.section import BASIC, LATER, Names, Section, unit
 
 
 class DataConfig(Section):
@@ -53,6 +53,12 @@ class DataConfig(Section):
         "error",
         description="What a row of data.pseudo_labels without an image, an image without a row, a duplicate or a label "
         "out of range does: end the run before any work, or be left out and counted.",
+    )
+    normalise: Literal["auto", "none"] = Field(
+        "auto",
+        description="What networks see: colours by the mean and standard deviation of the set (of ImageNet, where it "
+        "has none of its own), or as they are, 0 to 1, as teachers of ImageNet-21K-P are trained.",
+        json_schema_extra=LATER,
     )
     storage: Literal["auto", "device", "stream"] = Field(
         "auto",
@@ -138,13 +144,65 @@ class SqueezeConfig(Section):
 
     epochs: int = Field(50, ge=1, description="Passes over the training images.", json_schema_extra=BASIC)
     batch_size: int = Field(32, ge=2, description="Images a step.", json_schema_extra=unit("images"))
-    lr: float = Field(0.025, gt=0, description="Peak learning rate of SGD.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD.")
-    weight_decay: float = Field(1e-4, ge=0, description="Weight decay of SGD.")
-    warmup_epochs: int = Field(0, ge=0, description="Epochs of linear warm-up before the cosine.")
+    lr: float = Field(0.025, gt=0, description="Peak learning rate.")
+    optimizer: Literal["sgd", "nesterov", "rmsprop", "adamw"] = Field(
+        "sgd",
+        description="What trains the teacher: SGD with momentum, Nesterov's or not, RMSprop or AdamW.",
+        json_schema_extra=LATER,
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD and RMSprop.")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay.")
+    warmup_epochs: int = Field(0, ge=0, description="Epochs of linear warm-up before the schedule.")
+    schedule: Literal["cosine", "exponential", "step"] = Field(
+        "cosine",
+        description="Learning rate after warm-up: to 0 along a cosine, or times squeeze.gamma after every epoch, or "
+        "after every squeeze.step_epochs epochs.",
+        json_schema_extra=LATER,
+    )
+    gamma: float = Field(0.1, gt=0, le=1, description="Factor of the schedules that fall.", json_schema_extra=LATER)
+    step_epochs: int = Field(30, ge=1, description="Epochs between two falls of 'step'.", json_schema_extra=LATER)
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the cross-entropy.")
     crop_min: float = Field(0.08, gt=0, le=1, description="Smallest share of the area a random crop keeps.")
     flip: bool = Field(True, description="Random horizontal flips.")
+    augment: Literal[
+        "none", "randaugment", "trivialaugment", "augmix", "autoaugment", "autoaugment-cifar10", "autoaugment-svhn"
+    ] = Field(
+        "none",
+        description="torchvision's automatic augmentation of every view (autoaugment: the policy found on ImageNet).",
+        json_schema_extra=LATER,
+    )
+    randaugment_magnitude: int = Field(
+        9, ge=0, le=30, description="Strength of RandAugment's two operations, 0 to 30.", json_schema_extra=LATER
+    )
+    augmix_severity: int = Field(
+        3, ge=1, le=10, description="Strength of AugMix's operations, 1 to 10.", json_schema_extra=LATER
+    )
+    erase: float = Field(
+        0.0, ge=0, le=1, description="Probability that a rectangle of a view is erased.", json_schema_extra=LATER
+    )
+    mixup: float = Field(
+        0.0,
+        ge=0,
+        description="MixUp of the batch's images: parameter of the Beta distribution; 0: none.",
+        json_schema_extra=LATER,
+    )
+    cutmix: float = Field(
+        0.0,
+        ge=0,
+        description="CutMix likewise; with squeeze.mixup one of the two at random for each batch.",
+        json_schema_extra=LATER,
+    )
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        json_schema_extra=LATER,
+        description="Decay of the averaged teacher, which is then judged and kept; during warm-up it is a copy. "
+        "0: no average.",
+    )
+    ema_every: int = Field(
+        1, ge=1, description="Steps of an epoch between two updates of the average.", json_schema_extra=LATER
+    )
     keep: Literal["last", "best"] = Field(
         "last", description="Which epoch's network is the teacher: the last, or that of the highest top-1."
     )

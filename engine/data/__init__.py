@@ -40,6 +40,8 @@ STATISTICS = {
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "digits": ((0.305, 0.305, 0.305), (0.376, 0.376, 0.376)),
 }
+#: Images as they are, 0 to 1.
+PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -119,7 +121,7 @@ def load_dataset(
         done += len(split.items)
     if relabelled is None:
         _require_every_class(sources[0].labels_N, listing, "after unreadable images were left out")
-    mean, std = normalisation(config.dataset)
+    mean, std = normalisation(config)
     return Dataset(
         name=listing.name,
         class_names=listing.class_names,
@@ -138,9 +140,9 @@ def load_dataset(
     )
 
 
-def normalisation(kind: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation of the channels that images of a kind of data set are normalised by."""
-    return STATISTICS.get(kind, IMAGENET)
+def normalisation(config: DataConfig) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of the channels that images of a data set are normalised by."""
+    return PLAIN if config.normalise == "none" else STATISTICS.get(config.dataset, IMAGENET)
 
 
 def require_every_class(dataset: Dataset) -> None:
@@ -231,7 +233,8 @@ def _fits(config: DataConfig, images: int, device: torch.device) -> bool:
 
 
 def _fingerprint(listing: Listing, train: Split, val: Split, config: DataConfig, skipped: list[str]) -> str:
-    digest = hashlib.sha256(f"{config.dataset} {config.resolution} {skipped}".encode())
+    plain = " as they are" if config.normalise == "none" else ""
+    digest = hashlib.sha256(f"{config.dataset} {config.resolution} {skipped}{plain}".encode())
     for split in (train, val):
         for name, mark, label in zip(split.names, split.marks, split.labels_N.tolist(), strict=True):
             digest.update(f"{name}\x1f{mark}\x1f{label}\n".encode(errors="surrogateescape"))

@@ -16,14 +16,14 @@ from torch import nn
 
 from engine import models
 from engine.checkpoints import DAMAGE, read
-from engine.committee import MeanLogits, member_config
+from engine.committee import MeanLogits
 from engine.config import RunConfig
 from engine.data import normalisation, normalise
 from engine.data.given import decoded
 from engine.errors import CheckpointError, DataError, EngineError, RunFailure
 from engine.givenset import read_given
 from engine.mixing import EpochPlan, draw_plan
-from engine.models.checkpoint import load_into, load_state
+from engine.models.checkpoint import load_into, load_state, member_config
 from engine.relabel import teacher_logits
 from engine.rundir import RunDir
 from engine.session import choose_device
@@ -64,7 +64,7 @@ def write_fkd(run: RunDir, images: Path, target: Path, report: Report, weigh: bo
         (images / WEIGHTS_FILE).write_text("\n".join([*lines, ""]))
     stored = _labels_fit(run, config, images)
     device = choose_device(config.run.device)
-    mean, std = normalisation(config.data.dataset)
+    mean, std = normalisation(config.data)
     source_NCHW = normalise(pictures_NCHW.to(device), mean, std)
     teacher = None if stored else _teacher(run, config, classes).to(device).eval()
     size = config.relabel.mix_group

@@ -96,7 +96,7 @@ def build_teacher(config: RunConfig, classes: int) -> nn.Module:
             f"teacher {teacher.arch} has no BatchNorm layer, whose statistics recovery matches",
             "take a teacher with BatchNorm: resnet18, convnet3, vgg11_bn, …",
         )
-    _require_resolution(network, teacher.arch, config.data.resolution)
+    require_resolution(network, teacher.arch, config.data.resolution)
     return network
 
 
@@ -111,13 +111,13 @@ def build_student(config: RunConfig, classes: int, arch: str = "") -> nn.Module:
     stem = config.teacher.stem if arch == config.teacher.arch else "auto"
     seed = derive_seed(config.student_seed, "weights", "student")
     network = build(arch, classes, config.data.resolution, stem, config.teacher.width, seed)
-    _require_resolution(network, arch, config.data.resolution)
+    require_resolution(network, arch, config.data.resolution)
     if bn_layers(network):
         initialise(network, config.student_seed, "student")
     return network
 
 
-def _require_resolution(network: nn.Module, arch: str, resolution: int) -> None:
+def require_resolution(network: nn.Module, arch: str, resolution: int) -> None:
     """Try one blank image: what a network can take is known to nobody but itself."""
     training = network.training
     try:

@@ -21,7 +21,7 @@ import torchvision
 from torch import nn
 
 from engine import config, rundir
-from engine.errors import CheckpointError, InputError
+from engine.errors import CheckpointError, InputError, RunDirError
 from engine.models.instrument import classifier_layer
 
 PREFIXES = ("module.", "_orig_mod.")
@@ -157,11 +157,42 @@ def load_teacher(settings: config.RunConfig, classes: int, device: torch.device)
     return network.to(device)
 
 
+def member_config(settings: config.RunConfig, entry: str) -> config.RunConfig:
+    """The run's configuration with another network as its teacher: ``ARCH``, obtained as the run's own is, or
+    ``ARCH=PATH`` of a checkpoint file or run.
+    """
+    arch, _, path = (part.strip() for part in entry.partition("="))
+    if not path:
+        teacher = config.TeacherConfig(source=settings.teacher.source, arch=arch, width=settings.teacher.width)
+    elif _is_run(path):
+        teacher = config.TeacherConfig(source="run", arch=arch, width=settings.teacher.width, path=path)
+    else:
+        teacher = config.TeacherConfig(source="checkpoint", arch=arch, width=settings.teacher.width, path=path)
+    return settings.model_copy(update={"teacher": teacher})
+
+
+def _is_run(path: str) -> bool:
+    if Path(path).expanduser().is_file():
+        return False
+    try:
+        rundir.find(path)
+    except RunDirError:
+        return False
+    return True
+
+
 def _torchvision_state(teacher: config.TeacherConfig) -> dict[str, torch.Tensor]:
     try:
-        weights = torchvision.models.get_model_weights(teacher.arch)[teacher.weights]
-    except (KeyError, ValueError):
-        known = [member.name for member in torchvision.models.get_model_weights(teacher.arch)]
+        every = torchvision.models.get_model_weights(teacher.arch)
+    except ValueError:
+        raise InputError(
+            f"torchvision has no trained weights of {teacher.arch}",
+            "take one of its own architectures, or teacher.source = 'checkpoint'",
+        ) from None
+    try:
+        weights = every[teacher.weights]
+    except KeyError:
+        known = [member.name for member in every]
         raise InputError(
             f"teacher.weights = '{teacher.weights}': torchvision has no such weights for {teacher.arch}",
             f"use one of {', '.join(known)} or DEFAULT",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -168,6 +169,22 @@ def test_export_parquet(tmp_path: Path) -> None:
     assert [row["class_id"] for row in rows] == [0, 0, 0, 1, 1, 1]
     assert [(row["class_folder"], row["class_name"]) for row in (rows[0], rows[-1])] == [*zip(IDS, NAMES, strict=True)]
     assert rows[4]["image"]["bytes"] == (run.images / rows[4]["path"]).read_bytes()
+
+
+def test_exported_parquet_tells_hugging_face_what_its_columns_are(tmp_path: Path) -> None:
+    """`datasets` takes features from this entry of the schema; of a struct without it, pictures would stay bytes."""
+    make_run("one")
+    answer("export", "one", "--to", str(tmp_path / "set"), "--format", "parquet", "--quality", "90")
+    schema = pyarrow.parquet.read_schema(tmp_path / "set" / "train-00000-of-00001.parquet")
+    features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+    assert list(features) == schema.names
+    assert features["image"] == {"_type": "Image"}
+    assert features["label"] == {"names": NAMES, "_type": "ClassLabel"}
+    assert features["class_id"] == {"dtype": "int64", "_type": "Value"}
+    assert schema.field("image").type == pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])
+    assert (schema.field("label").type, schema.field("class_id").type) == (pyarrow.int64(), pyarrow.int64())
+    row = pyarrow.parquet.read_table(tmp_path / "set" / "train-00000-of-00001.parquet").to_pylist()[0]["image"]
+    assert (Image.open(io.BytesIO(row["bytes"])).format, row["path"][-4:]) == ("JPEG", ".jpg")
 
 
 def test_exported_parquet_is_a_data_set_of_ours(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from engine.config import RunConfig, override
 from engine.errors import ConfigError
 from engine.losses import Coefficients, Targets
 from engine.models import build
+from engine.models.checkpoint import member_config
 from engine.models.instrument import Probe, bn_layers, classifier_layer
 from engine.optimise import loss_and_gradient
 from engine.recipe import Recipe
@@ -79,7 +80,7 @@ def test_members_are_named_by_architecture_checkpoint_or_run(tmp_path: Path) -> 
     settings = override(presets.get("digits"), ["teacher.width=16"])
 
     def teacher(entry: str) -> tuple[str, str, str, int]:
-        found = committee.member_config(settings, entry).teacher
+        found = member_config(settings, entry).teacher
         return found.arch, found.source, found.path, found.width
 
     assert teacher("convnet4") == ("convnet4", "train", "", 16)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from engine.catalog import dataset_facts
 from engine.config import DataConfig
-from engine.data import Dataset, load_dataset
+from engine.data import Dataset, load_dataset, normalise
 from engine.data.decode import decode
 from engine.data.prepare import prepare
 from engine.errors import DataError
@@ -36,6 +36,15 @@ def test_digits_split_is_fixed_by_the_seed() -> None:
     batch = first.train.batch(torch.arange(5))
     assert batch.shape == (5, 3, 16, 16)
     assert batch.dtype == torch.uint8
+
+
+def test_colours_as_they_are() -> None:
+    """What teachers and students see of the pixels: 0 to 1; nothing that was found with other colours is reused."""
+    plain, usual = load(normalise="none"), load()
+    assert plain.fingerprint != usual.fingerprint
+    assert usual.mean == (0.305, 0.305, 0.305)
+    images_NCHW = plain.train.batch(torch.arange(3))
+    torch.testing.assert_close(normalise(images_NCHW, plain.mean, plain.std), images_NCHW / 255)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "RGBA", "1", "LA"])

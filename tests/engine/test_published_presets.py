@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine import presets
+from engine.data import normalisation
 
 PUBLISHED = {
     "Liu et al., ICCV 2025": ("imagenette-paper", "tiny-imagenet", "imagenet1k"),
@@ -30,6 +31,7 @@ def test_every_published_setting_says_which_paper_it_is() -> None:
         ("sre2l-cifar100-ipc50", 1000, 0.25, 0.01, "none"),
         ("cda-imagenet1k-ipc50", 4000, 0.25, 0.01, "cosine"),
         ("cda-tiny-imagenet-ipc50", 4000, 0.4, 0.05, "cosine"),
+        ("cda-imagenet21k-ipc20", 2000, 0.05, 0.25, "cosine"),
     ],
 )
 def test_recovery_of_sre2l_and_cda(name: str, iterations: int, lr: float, r_bn: float, curriculum: str) -> None:
@@ -37,6 +39,13 @@ def test_recovery_of_sre2l_and_cda(name: str, iterations: int, lr: float, r_bn: 
     assert (recover.iterations, recover.lr, recover.r_bn, recover.curriculum) == (iterations, lr, r_bn, curriculum)
     assert (recover.objective, recover.bn, recover.chunk) == ("sre2l", "global", "across-classes")
     assert (recover.first_bn_multiplier, recover.milestone) == (10.0, 1.0)
+
+
+def test_imagenet_21k_needs_no_statistics_of_its_ten_thousand_classes() -> None:
+    settings = presets.get("cda-imagenet21k-ipc20")
+    assert settings.stages == ("squeeze", "recover", "relabel", "train")
+    assert normalisation(settings.data) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert normalisation(presets.get("cda-imagenet1k-ipc50").data)[0] == (0.485, 0.456, 0.406)
 
 
 def test_the_four_cells_of_the_ablation() -> None:

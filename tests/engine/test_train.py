@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from engine import models, rundir
-from engine.config import RunConfig, override
+from engine.config import RunConfig, TrainConfig, override
 from engine.context import Context
 from engine.data.source import ResidentSource
-from engine.errors import Stopped
+from engine.errors import ConfigError, Stopped
 from engine.softlabels import SyntheticSet
-from engine.train import train_student
+from engine.train import parts_of, pieces_of, train_student
 
 MEAN = STD = (0.5, 0.5, 0.5)
 DECAY = 0.8
@@ -34,9 +34,16 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., nn
     pixels = torch.Generator().manual_seed(0)
     images_NCHW = torch.randint(0, 256, (8, 3, 8, 8), generator=pixels, dtype=torch.uint8)
     labels_N = torch.arange(8) % 2
-    synthetic = SyntheticSet(images_NCHW, labels_N, torch.full((8,), 0.25))
 
-    def train(settings: RunConfig, run: rundir.RunDir, stop_after: int = 10**9) -> nn.Module:
+    def train(
+        settings: RunConfig,
+        run: rundir.RunDir,
+        stop_after: int = 10**9,
+        weights: torch.Tensor | None = None,
+        stored: Callable[[int], torch.Tensor] | None = None,
+    ) -> nn.Module:
+        plain = torch.full((8,), 0.25)
+        synthetic = SyntheticSet(images_NCHW, labels_N, plain if weights is None else weights, weights is not None)
         asked = 0
 
         def interrupted() -> bool:
@@ -55,7 +62,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., nn
             ResidentSource(images_NCHW, labels_N, torch.device("cpu")),
             MEAN,
             STD,
-            None,
+            stored,
             "work",
         )
         return student
@@ -86,6 +93,75 @@ def test_the_averaged_student_is_the_mean_of_the_steps(
         mean = DECAY * mean + (1 - DECAY) * weights
     assert torch.allclose(next(averaged.parameters()), mean, rtol=1e-5, atol=1e-7)
     assert not torch.allclose(mean, plain[-1], rtol=1e-5, atol=1e-7)
+
+
+def test_a_gradient_gathered_over_parts_is_that_of_the_whole_batch(
+    trained: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without BatchNorm, which sees each part alone, nothing but rounding tells them apart."""
+    looked: list[int] = []
+
+    def steps_of(*changes: str) -> list[torch.Tensor]:
+        found: list[torch.Tensor] = []
+
+        def step(self: torch.optim.SGD) -> None:
+            found.append(torch.cat([p.grad.flatten() for p in self.param_groups[0]["params"]]))
+
+        def build(*_: object) -> nn.Module:
+            network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2))
+            network.register_forward_pre_hook(lambda _module, inputs: looked.append(len(inputs[0])))
+            return network
+
+        looked.clear()
+        monkeypatch.setattr(torch.optim.SGD, "step", step)
+        monkeypatch.setattr(models, "build_student", build)
+        settings = override(SETTINGS, ["train.optimizer=sgd", "train.epochs=1", "train.batch_size=6", *changes])
+        trained(settings, rundir.create(settings))
+        return found
+
+    whole = steps_of()
+    assert looked[:-1] == [6, 2]
+    gathered = steps_of("train.accumulate=3")
+    assert looked[:-1] == [2, 2, 2, 2], "the last step has as many parts as such parts make"
+    for ours, theirs in zip(gathered, whole, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_weights_of_images_count_against_the_steps_mean(
+    trained: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a step is gathered over parts whose own mean weights differ."""
+    gradients: list[torch.Tensor] = []
+
+    def step(self: torch.optim.SGD) -> None:
+        gradients.append(torch.cat([p.grad.flatten() for p in self.param_groups[0]["params"]]))
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    monkeypatch.setattr(models, "build_student", lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2)))
+    logits = torch.randn(8, 2, generator=torch.Generator().manual_seed(1)).half()
+    changes = ["train.labels=soft", "relabel.storage=stored", "train.optimizer=sgd", "train.epochs=1"]
+    for pieces in (1, 4):
+        settings = override(SETTINGS, [*changes, "train.batch_size=8", f"train.accumulate={pieces}"])
+        trained(settings, rundir.create(settings), weights=torch.arange(1.0, 9.0), stored=lambda _epoch: logits)
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.parametrize(("batch", "accumulate", "ranks", "pieces"), [
+    (100, 1, 1, 1), (101, 1, 1, 1), (100, 4, 1, 4), (30, 4, 1, 2), (3, 4, 1, 1), (100, 4, 2, 4), (10, 50, 2, 2),
+])  # fmt: skip
+def test_parts_of_a_step(batch: int, accumulate: int, ranks: int, pieces: int) -> None:
+    config = TrainConfig(batch_size=100, accumulate=accumulate)
+    assert pieces_of(batch, config, ranks) == pieces
+    parts = parts_of(slice(7, 7 + batch), pieces)
+    assert parts[0].start == 7
+    assert sum(one.stop - one.start for one in parts) == batch
+    assert min(one.stop - one.start for one in parts) >= 2
+
+
+@pytest.mark.parametrize("accumulate", [3, 100])
+def test_parts_that_cannot_be_equal_are_refused(accumulate: int) -> None:
+    with pytest.raises(ConfigError, match=f"train.accumulate = {accumulate} does not divide"):
+        override(RunConfig(), [f"train.accumulate={accumulate}"])
 
 
 def test_an_averaged_student_resumes_to_the_same_bytes(trained: Callable[..., nn.Module]) -> None:

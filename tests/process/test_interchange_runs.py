@@ -16,7 +16,7 @@ from scenes import from_tree, said, seen, small, tree_of_digits
 from typer.testing import CliRunner
 
 from engine import events, models, rundir
-from engine.config import RunConfig, to_toml
+from engine.config import DataConfig, RunConfig, to_toml
 from engine.data import normalisation, normalise
 from engine.data.given import decoded
 from engine.givenset import read_given
@@ -92,7 +92,7 @@ def test_labels_of_any_run_are_made_anew_in_fkds_order(
     teacher = models.build_teacher(settings, 10)
     path = native.checkpoints / "teacher.safetensors"
     load_into(teacher, load_state(path), path, 10)
-    source_NCHW = normalise(decoded(given, size), *normalisation("digits"))
+    source_NCHW = normalise(decoded(given, size), *normalisation(DataConfig()))
     for epoch in (0, 5):
         theirs = teacher_logits(teacher.eval(), labels.plan(epoch), source_NCHW, slice(0, 20), precise=True)
         torch.testing.assert_close(labels.logits(epoch).float(), theirs, atol=2e-3, rtol=2e-3)

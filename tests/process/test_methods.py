@@ -75,9 +75,41 @@ def test_the_engine_keeps_the_features_that_embed_reads(committee: rundir.RunDir
         ("recover.objective=real", "train.labels=hard", "train.augment=randaugment"),
         ("train.loss=mse-gt", "train.optimizer=sgd", "train.schedule=linear", "train.warmup_epochs=1"),
         ("train.loss=soft-ce", "recover.tv=0.01", "recover.l2=0.01", "recover.curriculum=cosine"),
+        (
+            "squeeze.schedule=exponential",
+            "squeeze.augment=autoaugment",
+            "squeeze.erase=0.5",
+            "squeeze.cutmix=1",
+            "squeeze.ema=0.9",
+            "train.batch_size=10",
+            "train.accumulate=5",
+        ),
     ],
-    ids=["randaugment", "mse-sgd", "priors-curriculum"],
+    ids=["randaugment", "mse-sgd", "priors-curriculum", "teacher-accumulate"],
 )
 def test_options_of_students_and_recovery_run(changes: tuple[str, ...], nursery: Nursery) -> None:
     run = _finished(nursery, small(*QUICK, *changes))
     assert json.loads(run.report_file.read_bytes())["student_top1"] > 0
+
+
+def test_a_verifier_looks_on_and_changes_nothing(committee: rundir.RunDir, nursery: Nursery) -> None:
+    """SRe2L's recovery without statistics of the real images, judged by another run's network."""
+    plain = (
+        *QUICK, "recover.objective=sre2l", "recover.bn=global", "recover.chunk=across-classes",
+        "barycenter.weights=none", "recover.quality=false",
+    )  # fmt: skip
+    judge = committee.checkpoints / "teacher.safetensors"
+    verified = _finished(nursery, small(*plain, f'recover.verifier="convnet3={judge}"', "recover.verify_every=2"))
+    found = seen(verified)
+    stages = [event.stage for event in found if isinstance(event, events.Stage) and event.what == "begin"]
+    assert stages == ["squeeze", "recover", "relabel", "train"]
+    looks = [event for event in found if isinstance(event, events.Metrics) and event.stage == "verifier"]
+    assert {(event.student, event.epochs) for event in looks} == {("convnet3", 5)}
+    assert [(event.chunk, event.epoch) for event in looks] == [(0, 2), (0, 4), (0, 5), (1, 2), (1, 4), (1, 5)]
+    judged = json.loads(verified.report_file.read_bytes())["quality"]["verifier"]
+    assert 0 < judged["random_real_top1"] <= 100
+    teacher = json.loads(committee.report_file.read_bytes())["teacher_top1"]
+    assert judged["val_top1"] == pytest.approx(teacher), "it is that run's teacher, on the same validation images"
+    alone = _finished(nursery, small(*plain))
+    images = [{name: sha for name, sha in content(run).items() if "images/" in name} for run in (verified, alone)]
+    assert images[0] == images[1]

@@ -62,7 +62,8 @@ class Display:
             self._note = f"loss {event.loss}" + (f" top-1 {event.top1:.2f} %" if event.top1 is not None else "")
             if event.top1 is not None and not self._live:
                 who = f"{event.stage} {event.student}".strip()
-                self._line(f"{who} epoch {event.epoch}/{event.epochs}: {self._note}")
+                what = "epoch" if event.chunk is None else f"chunk {event.chunk + 1} iteration"
+                self._line(f"{who} {what} {event.epoch}/{event.epochs}: {self._note}")
         elif isinstance(event, events.Log):
             self._line(event.message if event.level == "info" else f"{event.level}: {event.message}")
         elif isinstance(event, events.End):

@@ -16,8 +16,10 @@ UNSTATED = "not stated"
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 SHOWN_CLASSES = 50
 READING = {
-    "imagefolder": "`torchvision.datasets.ImageFolder(DIR)`, or `wmdd-tui evaluate DIR`",
-    "parquet": '`datasets.load_dataset("parquet", data_files="DIR/*.parquet")`, or `wmdd-tui evaluate DIR`',
+    "imagefolder": '`torchvision.datasets.ImageFolder("DIR")`, `datasets.load_dataset("DIR")`, or `wmdd-tui evaluate '
+    "DIR`",
+    "parquet": '`datasets.load_dataset("parquet", data_files="DIR/*.parquet")`, `datasets.load_dataset("DIR")`, or '
+    "`wmdd-tui evaluate DIR`",
     "safetensors": "`safetensors.torch.load_file(FILE)`: `images_NCHW` (uint8), `labels_N` (int64)",
     "fkd": "`wmdd-tui evaluate DIR`; SRe2L's training: `train_FKD.py --train-dir DIR/images --fkd-path DIR/labels`",
 }

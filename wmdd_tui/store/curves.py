@@ -120,11 +120,18 @@ def table(
                 for index, value in enumerate(event.values):
                     name = names[index] if index < len(names) else f"layer {index}"
                     yield label, "bn", "recover", event.chunk, event.iteration, name, value
-            case events.Metrics() if "metrics" in panels and is_new(who := metrics_of(event), -1, event.epoch):
+            case events.Metrics() if "metrics" in panels and is_new(
+                who := metrics_of(event), at := chunk_of(event), event.epoch
+            ):
                 for name in ("loss", "top1", "top5", "lr"):
                     value = getattr(event, name)
                     if value is not None:
-                        yield label, "metrics", who, "", event.epoch, name, value
+                        yield label, "metrics", who, "" if at < 0 else at, event.epoch, name, value
+
+
+def chunk_of(event: events.Metrics) -> int:
+    """The chunk that a verifier's figures are of; -1 for figures of a network."""
+    return -1 if event.chunk is None else event.chunk
 
 
 def metrics_of(event: events.Metrics) -> str:

@@ -225,7 +225,8 @@ def _squeeze(facts: Facts, network: Cost) -> StageLoad:
         Work(files=2 * config.epochs + 3, bytes=config.epochs * 3 * weights),
     )
     batch = min(config.batch_size, data.train)
-    memory = 3 * weights + max(facts.backward_memory(network, batch), facts.evaluation_memory(network))
+    memory: float = (4 if config.ema else 3) * weights
+    memory += max(facts.backward_memory(network, batch), facts.evaluation_memory(network))
     # The last, the best and the chosen teacher, its copy in the cache, and two checkpoints with the optimiser's state.
     return StageLoad("squeeze", work, int(memory), 8 * weights, 2 * weights)
 
@@ -342,7 +343,8 @@ def _train(facts: Facts, network: Cost) -> StageLoad:
     if facts.online and facts.teacher is not None:
         work = total(work, network_work(facts.teacher, seen, steps), facts.views(facts.mixed * seen))
         memory += FLOAT * facts.teacher.parameters
-    memory += max(facts.backward_memory(network, batch), facts.evaluation_memory(network))
+    part = math.ceil(batch / config.accumulate)
+    memory += max(facts.backward_memory(network, part), facts.evaluation_memory(network))
     # The student, and two checkpoints with the optimiser's state, which is twice the weights.
     return StageLoad("train", work, int(memory), 7 * weights + EVENT_BYTES * config.epochs, 3 * weights)
 

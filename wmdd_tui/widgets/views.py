@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine import events
 from wmdd_tui.store.series import Series
 from wmdd_tui.store.view import RunView, number
 from wmdd_tui.theme import duration
@@ -158,7 +159,7 @@ def metric_rows(view: RunView) -> list[tuple[str, ...]]:
     """Stage (and which student, where there are several), epoch, loss, top-1 and top-5 of every evaluation."""
     return [
         (
-            f"{'train' if one.stage == 'cross' else one.stage} {one.student}".strip(),
+            _whose(one, view),
             f"{one.epoch}/{one.epochs}" if one.epochs else "",
             "" if one.stage == "teacher" else f"{number(one.loss):.4g}",
             "" if one.top1 is None else f"{one.top1:.2f}",
@@ -166,6 +167,12 @@ def metric_rows(view: RunView) -> list[tuple[str, ...]]:
         )
         for one in view.metrics
     ]
+
+
+def _whose(one: events.Metrics, view: RunView) -> str:
+    """The stage, which student or further network where it is named, and of several chunks which."""
+    chunk = f"chunk {one.chunk + 1}" if one.chunk is not None and view.hello and view.hello.chunks > 1 else ""
+    return f"{'train' if one.stage == 'cross' else one.stage} {one.student} {chunk}".strip()
 
 
 def joined(points: Mapping[int, float]) -> Series:
