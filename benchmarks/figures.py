@@ -6,9 +6,16 @@ import json
 import os
 import platform
 import statistics
+import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
+
+import psutil
+
+#: Processor seconds that the host of a virtual machine kept from it, when the measurement began.
+_STOLEN = getattr(psutil.cpu_times(), "steal", 0.0)
+_BEGIN = time.monotonic()
 
 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
@@ -25,11 +32,14 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def report(name: str, load_before: float, **found: Any) -> None:
     """Print the last line of a measurement: one JSON object."""
+    stolen = getattr(psutil.cpu_times(), "steal", 0.0) - _STOLEN
+    cores = os.cpu_count() or 1
     facts = {
         "benchmark": name,
         **found,
         "load_1min": [round(load_before, 2), round(os.getloadavg()[0], 2)],
-        "cores": os.cpu_count(),
+        "stolen_percent": round(100 * stolen / (time.monotonic() - _BEGIN) / cores, 1),
+        "cores": cores,
         "python": platform.python_version(),
         "textual": version("textual"),
     }

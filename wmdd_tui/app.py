@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 
 #: What does without a screen as much as can be done without one.
 HEADLESS = {"runs": "runs", "new": "run", "monitor": "watch"}
+
+#: Looking through all objects for rubbish takes some 50 ms, and Python begins it when many are made, which is while a
+#: key is served. So the oldest are looked through by the clock instead.
+RUBBISH_SECONDS = 60.0
+NEVER = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,8 @@ class WmddApp(App[int]):
         self.stylesheet.set_variables(self.get_css_variables())
 
     def on_mount(self) -> None:
+        gc.set_threshold(*gc.get_threshold()[:2], NEVER)
+        self.set_interval(RUBBISH_SECONDS, lambda: gc.collect())
         self.set_keymap(self.keymap)
         if self.settings.ascii:
             self.add_class("-ascii")

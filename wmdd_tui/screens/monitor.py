@@ -188,8 +188,13 @@ class MonitorScreen(ActionScreen):
             panel = self._panel(name)
             panel.display = name in shown
             panel.set_class(name == self._current, "-current")
-        # What has its data paints itself when its size changes; drawing it here too would double the work of the key.
-        self._draw(self._stale & {*shown, FIGURES})
+        # A panel comes back as it was and is then brought up to date, so the key shows its effect at once; but on a slow
+        # link nothing is sent twice.
+        stale = self._stale & {*shown, FIGURES}
+        late = set() if self.cockpit.settings.slow_link else stale & self._drawn_at.keys()
+        self._draw(stale - late)
+        if late:
+            self.call_after_refresh(self._draw, late)
 
     def _draw_due(self) -> None:
         """Draw the panels and figures whose pace allows it, and with any of them the rest of the header."""
@@ -226,7 +231,8 @@ class MonitorScreen(ActionScreen):
             self.query_one("#tabs", Lines).update(headline.tabs(list(KINDS), self._current, self._visible))
             for name in names:
                 if self._visible(name):
-                    self._drawn_at[name] = time.monotonic()
+                    if view.hello:  # before it there is nothing to draw
+                        self._drawn_at[name] = time.monotonic()
                     self._stale.discard(name)
                     if name == FIGURES:
                         self.query_one("#figures", Lines).update(headline.figures(view))

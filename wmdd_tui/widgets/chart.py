@@ -59,25 +59,22 @@ class LossChart(Painted):
         self._axis: Axis | None = None
         self._refused = ""
 
-    def on_mount(self) -> None:
-        self.app.theme_changed_signal.subscribe(self, lambda _theme: self._draw())
-
     # --- what the screen asks ------------------------------------------------------------------------------
 
     def show(self, curves: Curves) -> None:
         """Show new data."""
         self._curves = curves
-        self._draw()
+        self.repaint()
 
     def cycle_scale(self) -> None:
         """Linear to logarithmic and back."""
         self._kind, self._axis = ("log" if self._kind == "linear" else "linear"), None
-        self._draw()
+        self.repaint()
 
     def toggle_smooth(self) -> None:
         """Smoothed means in place of minimum and maximum."""
         self._smooth, self._axis = not self._smooth, None
-        self._draw()
+        self.repaint()
 
     def zoom(self, factor: float) -> None:
         """Show ``1 / factor`` of what is shown, about its centre; never more than all."""
@@ -88,7 +85,7 @@ class LossChart(Painted):
             return
         self._window = self._inside(centre - max(half, 4), centre + max(half, 4))
         self._axis = None
-        self._draw()
+        self.repaint()
 
     def pan(self, share: float) -> None:
         """Move by a share of what is shown."""
@@ -96,18 +93,18 @@ class LossChart(Painted):
         step = (stop - start) * share
         if self._window is not None:
             self._window = self._inside(start + step, stop + step)
-            self._draw()
+            self.repaint()
 
     def reset(self) -> None:
         """Show everything."""
         self._window = self._cursor = self._axis = None
-        self._draw()
+        self.repaint()
 
     def move_cursor(self, step: int) -> None:
         """Move the read-out by columns."""
         width = max(1, self.size.width - LABEL_WIDTH)
         self._cursor = max(0, min(width - 1, (width // 2 if self._cursor is None else self._cursor) + step))
-        self._draw()
+        self.repaint()
 
     # --- drawing -------------------------------------------------------------------------------------------
 
@@ -119,14 +116,9 @@ class LossChart(Painted):
         start = max(0.0, min(start, self._curves.total - width))
         return start, start + width
 
-    def on_resize(self) -> None:
-        self._draw()
-
-    def _draw(self) -> None:
+    def rows(self) -> list[Strip]:
         width, height = self.size
-        if width <= LABEL_WIDTH or height < 3:
-            return
-        self.paint(self._render_rows(width, height))
+        return self._drawn(width, height) if width > LABEL_WIDTH and height >= 3 else []
 
     def _columns(self, dots: int) -> list[Columns]:
         start, stop = self._span()
@@ -150,7 +142,7 @@ class LossChart(Painted):
             return None
         return self._axis
 
-    def _render_rows(self, width: int, height: int) -> list[Strip]:
+    def _drawn(self, width: int, height: int) -> list[Strip]:
         plot_width, plot_height = width - LABEL_WIDTH, height - 2
         columns = self._columns(plot_width * 2)
         axis = self._settle(columns)

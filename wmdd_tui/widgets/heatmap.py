@@ -30,20 +30,13 @@ class Heatmap(Painted):
         self._matrix, self._names = np.asarray(matrix, dtype=np.float64), names
         if (title or None) != self.border_title:  # setting it paints the whole widget anew
             self.border_title = title or None
-        self._draw()
+        self.repaint()
 
-    def on_mount(self) -> None:
-        self.app.theme_changed_signal.subscribe(self, lambda _theme: self._draw())
-
-    def on_resize(self) -> None:
-        self._draw()
-
-    def _draw(self) -> None:
+    def rows(self) -> list[Strip]:
         width, height = self.size
         positive = self._matrix[np.isfinite(self._matrix) & (self._matrix > 0)]
         low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
-        rows = [self._row(index, width, low, high) for index in self._shown(height)] if width > 0 else []
-        self.paint(rows)
+        return [self._row(index, width, low, high) for index in self._shown(height)] if width > 0 else []
 
     def _shown(self, height: int) -> list[int]:
         """Layers that have a row: all, or an even choice of them."""

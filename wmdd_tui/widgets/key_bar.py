@@ -54,7 +54,6 @@ class KeyBar(Painted):
 
     def on_mount(self) -> None:
         self.screen.bindings_updated_signal.subscribe(self, self._changed)
-        self.app.theme_changed_signal.subscribe(self, lambda _theme: self._draw())
 
     def _changed(self, screen: Screen[object]) -> None:
         if not (screen.app.app_focus and self.is_attached and screen is self.screen):
@@ -66,15 +65,15 @@ class KeyBar(Painted):
                 shown = ShownKey(binding.key, display, binding.description, tooltip, enabled)
                 found.setdefault(binding.action, shown)
         self.keys = list(found.values())
-        self._draw()
+        self.repaint()
 
-    def _draw(self) -> None:
+    def rows(self) -> list[Strip]:
         key_style = self.get_component_rich_style("key-bar--key", partial=True)
         segments = []
         for one in self.keys:
             dim = Style(dim=not one.enabled)
             segments += [Segment(one.display, key_style + dim), Segment(f" {one.title}", dim), Segment(GAP)]
-        self.paint([Strip(segments).simplify()])
+        return [Strip(segments).simplify()]
 
     def _at(self, x: int) -> ShownKey | None:
         """The key drawn at a column."""

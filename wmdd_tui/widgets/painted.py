@@ -46,7 +46,11 @@ def differing(old: Strip, new: Strip) -> tuple[int, int] | None:
 
 
 class Painted(Widget):
-    """A widget that is given its rows whole, and sends what changed of them. It does not scroll."""
+    """A widget that makes its rows whole, and sends what changed of them. It does not scroll.
+
+    A kind of it says in ``rows`` what it shows and calls ``repaint`` when that changes. At a new size the rows are made
+    when they are first asked for, so no frame shows those of the size before.
+    """
 
     # Textual lays out the screen once more when this changes, for scrollbars that might come or go.
     virtual_size = Reactive(Size(0, 0))
@@ -54,11 +58,24 @@ class Painted(Widget):
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id)
         self._rows: list[Strip] = []
+        self._rows_size: Size | None = None
         self._base: Style | None = None
 
-    def paint(self, rows: list[Strip]) -> None:
-        """Show rows. Another number of rows paints the widget anew."""
-        old, self._rows = self._rows, rows
+    def rows(self) -> list[Strip]:
+        """What is shown at the present size."""
+        raise NotImplementedError
+
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda _theme: self.repaint())
+
+    def on_resize(self) -> None:
+        if self.size != self._rows_size:
+            self.repaint()
+
+    def repaint(self) -> None:
+        """Show what there is now. Another number of rows paints the widget anew."""
+        old = self._rows
+        rows = self._make_rows()
         if len(rows) != len(old):
             self.refresh()
             return
@@ -69,8 +86,14 @@ class Painted(Widget):
         if regions:
             self.refresh(*regions)
 
+    def _make_rows(self) -> list[Strip]:
+        self._rows, self._rows_size = self.rows(), self.size
+        return self._rows
+
     def render_lines(self, crop: Region) -> list[Strip]:
         """As every widget's, but its style, which is sought through all its ancestors, is found once for all rows."""
+        if self.size != self._rows_size:
+            self._make_rows()
         self._base = self.rich_style
         try:
             return super().render_lines(crop)
@@ -101,7 +124,7 @@ class Lines(Painted):
         width = self.content_size.width
         if self.styles.is_auto_height and len(self._wrapped(width)) != len(self._rows):
             self.refresh(layout=True)
-        self._paint_text()
+        self.repaint()
 
     def _wrapped(self, width: int) -> list[Strip]:
         console = self.app.console
@@ -112,9 +135,5 @@ class Lines(Painted):
     def get_content_height(self, container: Size, viewport: Size, width: int) -> int:  # noqa: ARG002
         return len(self._wrapped(width))
 
-    def on_resize(self) -> None:
-        self._paint_text()
-
-    def _paint_text(self) -> None:
-        if self.content_size.width:
-            self.paint(self._wrapped(self.content_size.width))
+    def rows(self) -> list[Strip]:
+        return self._wrapped(self.content_size.width) if self.content_size.width else []

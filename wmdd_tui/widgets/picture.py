@@ -43,7 +43,6 @@ class Picture(Painted):
         self._names: Sequence[str] = ()
         self._paths: Sequence[Path] = ()
         self._words = ""
-        self._drawn_size: Size | None = None
         self.shown = 0
 
     # --- what is shown -------------------------------------------------------------------------------------
@@ -86,20 +85,14 @@ class Picture(Painted):
 
     def _put(self, key: object, tiles: Sequence[Image.Image], names: Sequence[str], words: str) -> None:
         self._key, self._tiles, self._names, self._words, self._paths = key, tiles, names, words, ()
-        self._draw()
-        self.refresh()
+        self.repaint()
 
     # --- drawing -------------------------------------------------------------------------------------------
 
     def on_resize(self) -> None:
         """Another size has room for more files or fewer; one that comes back as it was costs nothing."""
-        if self.size == self._drawn_size:
-            return
         if self._paths:
             self.show_files(self._paths, self._names)
-        else:
-            self._draw()
-            self.refresh()
 
     def _grid(self, tiles: Sequence[Image.Image], count: int, named: bool) -> mosaic.Grid | None:
         size: Size = self.size
@@ -107,15 +100,14 @@ class Picture(Painted):
             return None
         return mosaic.grid_of(count, tiles[0].width / tiles[0].height, size.width, size.height, named)
 
-    def _draw(self) -> None:
-        width, height = self._drawn_size = self.size
+    def rows(self) -> list[Strip]:
+        width, height = self.size
         self.shown = 0
         if width < 1 or height < 1:
-            return
+            return []
         grid = self._grid(self._tiles, len(self._tiles), bool(self._names))
         if grid is None:
-            self._rows = [Strip([Segment(self._words[:width])])] if self._words else []
-            return
+            return [Strip([Segment(self._words[:width])])] if self._words else []
         self.shown = min(len(self._tiles), grid.shown)
         pixels = mosaic.compose(self._tiles, grid)
         line = self._shaded if self._monochrome else self._coloured
@@ -123,7 +115,7 @@ class Picture(Painted):
         if grid.named:
             for first in range(0, self.shown, grid.columns):
                 rows[first // grid.columns * grid.pitch + grid.height] = self._named(first, grid)
-        self._rows = rows[:height]
+        return rows[:height]
 
     @property
     def _monochrome(self) -> bool:

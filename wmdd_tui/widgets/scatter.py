@@ -35,19 +35,12 @@ class Scatter(Painted):
     def show(self, classes: Sequence[Placed], front: int | None = None) -> None:
         """Show classes; ``front`` is the index of the one to look at, None for all."""
         self._placed, self._front = classes, front
-        self._draw()
+        self.repaint()
 
-    def on_mount(self) -> None:
-        self.app.theme_changed_signal.subscribe(self, lambda _theme: self._draw())
-
-    def on_resize(self) -> None:
-        self._draw()
-
-    def _draw(self) -> None:
+    def rows(self) -> list[Strip]:
         width, height = self.size
         if width < 1 or height < 1 or not self._placed:
-            self.paint([])
-            return
+            return []
         order = sorted(range(len(self._placed)), key=lambda index: index == self._front)
         clouds = [self._cloud(index) for index in order]
         cells, owner = draw(clouds, height, width, self._ascii)
@@ -59,7 +52,7 @@ class Scatter(Painted):
                 for character, index in zip(characters, owners, strict=True)
             ]
             rows.append(Strip(segments).simplify())
-        self.paint(rows)
+        return rows
 
     def _cloud(self, index: int) -> Cloud:
         one, letter = self._placed[index], letter_of(index)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import ClassVar, Self
 
 from rich.text import Text
+from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Region
+from textual.geometry import Region, Size
 from textual.widgets import DataTable
 from textual.widgets.data_table import ColumnKey
 
@@ -20,6 +21,13 @@ class Table(DataTable[Text]):
 
     def __init__(self, id: str | None = None) -> None:
         super().__init__(id=id, cursor_type="row")
+        self._measured: Size | None = None
+
+    def _on_resize(self, event: events.Resize) -> None:
+        """Textual's table forgets all it has drawn, also when it is only shown again at the size it had."""
+        if event.size == self._measured:
+            event.prevent_default()
+        self._measured = event.size
 
     def watch_virtual_size(self) -> None:
         self.notify_style_update()
