@@ -188,8 +188,8 @@ class MonitorScreen(ActionScreen):
             panel = self._panel(name)
             panel.display = name in shown
             panel.set_class(name == self._current, "-current")
-        # A panel comes back as it was and is then brought up to date, so the key shows its effect at once; but on a slow
-        # link nothing is sent twice.
+        # A panel comes back as it was and is then brought up to date, so a key shows its effect at once. On a slow link
+        # nothing is sent twice.
         stale = self._stale & {*shown, FIGURES}
         late = set() if self.cockpit.settings.slow_link else stale & self._drawn_at.keys()
         self._draw(stale - late)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import PurePath
 from typing import Any
 
@@ -234,8 +235,7 @@ class RunView:
 
     def _flush(self) -> None:
         start, found = self._pending.take()
-        for term, values in found.items():
-            array = as_array(values)
+        for term, array in found.items():
             self.losses.setdefault(term, Series()).extend(start, array)
             bad = np.flatnonzero(~np.isfinite(array))
             if term == "total" and len(bad):
@@ -271,42 +271,39 @@ class RunView:
 
 
 class _Losses:
-    """Losses of consecutive iterations, by term."""
+    """Losses of consecutive iterations, still in their events."""
 
     def __init__(self) -> None:
         self._start = 0
         self._end = -1
-        self._terms: dict[str, list[events.Number]] = {}
+        self._events: list[events.Iters] = []
 
     def add(self, start: int, event: events.Iters) -> bool:
-        """Append an event's losses; False when they do not follow on those held, or have other terms."""
-        new = (event.total, event.ce, event.feature, event.bn)
-        whole = all(map(len, new))
-        if not self._terms:
-            self._start = start
-            self._terms = {term: list(values) for term, values in zip(TERMS, new, strict=True) if values}
-        elif start == self._end and whole:
-            for held, values in zip(self._terms.values(), new, strict=True):
-                held += values
-        else:
-            return False
+        """Hold an event's losses; False when they do not follow on those held, or have other terms."""
         count = len(event.total)
+        whole = count == len(event.ce) == len(event.feature) == len(event.bn)
+        if not self._events:
+            self._start = start
+        elif not whole or start != self._end:
+            return False
+        self._events.append(event)
         # Only events whose four terms are equally long may be followed by another.
-        self._end = start + count if whole and count == len(event.ce) == len(event.feature) == len(event.bn) else -1
+        self._end = start + count if whole else -1
         return True
 
-    def take(self) -> tuple[int, dict[str, list[events.Number]]]:
-        """What is held, which is then no longer held."""
-        found, self._terms, self._end = self._terms, {}, -1
-        return self._start, found
+    def take(self) -> tuple[int, dict[str, Array]]:
+        """First iteration and values by term of what is held, which is then no longer held."""
+        held, self._events = self._events, []
+        pieces = {term: [getattr(event, term) for event in held] for term in TERMS}
+        return self._start, {term: as_array(values) for term, values in pieces.items() if any(values)}
 
 
-def as_array(values: list[events.Number]) -> Array:
-    """Losses as an array; anything that is no number is NaN."""
+def as_array(pieces: Sequence[list[events.Number]]) -> Array:
+    """Losses of consecutive events as one array; anything that is no number is NaN."""
     try:
-        return np.array(values, dtype=np.float64)
+        return np.fromiter(chain.from_iterable(pieces), np.float64, sum(map(len, pieces)))
     except (TypeError, ValueError):
-        return np.array([number(value) for value in values], dtype=np.float64)
+        return np.array([number(value) for value in chain.from_iterable(pieces)], dtype=np.float64)
 
 
 def number(value: float | str) -> float:
