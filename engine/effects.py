@@ -33,7 +33,9 @@ def _idle(config: RunConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     if config.run.devices:
         yield "run.devices names the devices", "run", ("device",)
     if config.data.dataset == "digits":
-        yield "data.dataset = 'digits' is built in", "data", ("path", "on_corrupt", "workers")
+        yield "data.dataset = 'digits' is built in", "data", ("path", "on_corrupt", "workers", "crop")
+    elif config.data.dataset in ("cifar10", "cifar100"):
+        yield f"images of data.dataset = '{config.data.dataset}' are taken whole", "data", ("crop",)
     if not config.data.pseudo_labels:
         yield "there are no data.pseudo_labels", "data", ("pseudo_ids", "on_mismatch")
     if teacher.source != "train":

@@ -92,3 +92,9 @@ class Stopped(EngineError):
     """Not a fault: the run was asked to stop and its work is checkpointed."""
 
     exit_code = 3
+
+
+def exit_code_of(name: str) -> int:
+    """The exit code of an error by the name of its class, as an ``end`` event has it; 1 for any other name."""
+    kind = globals().get(name)
+    return kind.exit_code if isinstance(kind, type) and issubclass(kind, EngineError) else EngineError.exit_code

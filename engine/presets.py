@@ -58,7 +58,7 @@ def imagenette_paper(ipc: int) -> RunConfig:
         RunConfig(),
         f"imagenette-paper-ipc{ipc}",
         ipc=ipc,
-        data={"dataset": "imagefolder", "path": "$WMDD_DATA/imagenette", "resolution": 224},
+        data={"dataset": "imagefolder", "path": "$WMDD_DATA/imagenette", "resolution": 224, "crop": 0.875},
         teacher={"arch": "resnet18"},
         statistics={"variance": "batch-averaged"},
         train={"batch_size": 100 if ipc >= 10 else 10 * ipc},
@@ -138,7 +138,7 @@ def sre2l_tiny_imagenet(ipc: int) -> RunConfig:
     return _derive(
         imagenette_paper(ipc),
         f"sre2l-tiny-imagenet-ipc{ipc}",
-        data={"path": "$WMDD_DATA/tiny-imagenet", "resolution": 64},
+        data={"path": "$WMDD_DATA/tiny-imagenet", "resolution": 64, "crop": 1.0},
         teacher={"stem": "small"},
         squeeze={"lr": 0.2, "batch_size": 256, "warmup_epochs": 5},
         statistics={"variance": "exact"},
@@ -200,7 +200,7 @@ def imagenette64_quick() -> RunConfig:
     return _derive(
         imagenette_paper(10),
         "imagenette64-quick",
-        data={"resolution": 64},
+        data={"resolution": 64, "crop": 1.0},
         teacher={"arch": "convnet4", "width": 32},
         squeeze={"epochs": 8, "batch_size": 64, "lr": 0.1, "crop_min": 0.35, "warmup_epochs": 1},
         statistics={"variance": "exact"},
@@ -214,7 +214,7 @@ def imagenette64_peer() -> RunConfig:
     return _derive(
         imagenette_paper(10),
         "imagenette64-peer",
-        data={"resolution": 64},
+        data={"resolution": 64, "crop": 1.0},
         teacher={"stem": "standard"},
         recover={"roll": 9},
         train={"eval_every": 50},

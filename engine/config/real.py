@@ -54,6 +54,14 @@ class DataConfig(Section):
         description="What a row of data.pseudo_labels without an image, an image without a row, a duplicate or a label "
         "out of range does: end the run before any work, or be left out and counted.",
     )
+    crop: float = Field(
+        1.0,
+        ge=0.5,
+        le=1,
+        description="Side of the central square that is taken of an image, as a share of its shorter side; 0.875 is "
+        "what the published scripts take of real images (resized to 256, cropped to 224).",
+        json_schema_extra=LATER,
+    )
     normalise: Literal["auto", "none"] = Field(
         "auto",
         description="What networks see: colours by the mean and standard deviation of the set (of ImageNet, where it "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import psutil
@@ -40,6 +40,8 @@ STATISTICS = {
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "digits": ((0.305, 0.305, 0.305), (0.376, 0.376, 0.376)),
 }
+#: Options of how networks see the same images, part of what these are known by where they are not the usual ones.
+SEEN = ("crop", "normalise")
 #: Images as they are, 0 to 1.
 PLAIN = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -166,7 +168,8 @@ def list_dataset(config: DataConfig, seed: int) -> tuple[Listing, Split, Split, 
     relabelled = apply_pseudo_labels(train, val, config, listing.class_ids) if config.pseudo_labels else None
     if relabelled is not None:
         train = relabelled.train
-    return listing, _most(train, config, seed), val, relabelled
+    train, val = (replace(split, share=config.crop) for split in (_most(train, config, seed), val))
+    return listing, train, val, relabelled
 
 
 def _report(progress: Callable[[int, int], None], before: int, total: int, count: int) -> None:
@@ -233,8 +236,8 @@ def _fits(config: DataConfig, images: int, device: torch.device) -> bool:
 
 
 def _fingerprint(listing: Listing, train: Split, val: Split, config: DataConfig, skipped: list[str]) -> str:
-    plain = " as they are" if config.normalise == "none" else ""
-    digest = hashlib.sha256(f"{config.dataset} {config.resolution} {skipped}{plain}".encode())
+    seen = {name: value for name, value in config.determinants().items() if name in SEEN}
+    digest = hashlib.sha256(f"{config.dataset} {config.resolution} {skipped}{seen or ''}".encode())
     for split in (train, val):
         for name, mark, label in zip(split.names, split.marks, split.labels_N.tolist(), strict=True):
             digest.update(f"{name}\x1f{mark}\x1f{label}\n".encode(errors="surrogateescape"))

@@ -17,10 +17,11 @@ from engine.errors import DataError
 MOST_PIXELS = 64 << 20
 
 
-def decode(content: Path | bytes, resolution: int, name: str) -> torch.Tensor:
-    """Decode, apply EXIF rotation, convert to RGB, cut the largest central square, resize (bilinear, antialiased).
+def decode(content: Path | bytes, resolution: int, name: str, share: float = 1.0) -> torch.Tensor:
+    """Decode, apply EXIF rotation, convert to RGB, cut the central square, resize (bilinear, antialiased).
 
-    Greyscale, palette, CMYK and transparent files are converted (transparency onto black).
+    The square's side is a ``share`` of the image's shorter one. Greyscale, palette, CMYK and transparent files are
+    converted (transparency onto black).
     Raises DataError naming the file where its content is no image, OSError where it cannot be read.
     """
     try:
@@ -37,7 +38,7 @@ def decode(content: Path | bytes, resolution: int, name: str) -> torch.Tensor:
         raise DataError(
             f"image {name} cannot be decoded: {error}", "repair or remove it, or set data.on_corrupt = 'skip'"
         ) from None
-    side = min(image.size)
+    side = max(1, round(share * min(image.size)))
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = (left, top, left + side, top + side)
     if side != resolution:

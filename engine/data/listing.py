@@ -15,13 +15,15 @@ from engine.data.decode import decode
 class Split:
     """Images of one split. ``items`` are files, encoded bytes or raw uint8 tensors (3, H, W); ``marks`` identify
     their content (size and time of a file, hash of bytes); ``paths``, where there are any, say what file the bytes
-    came from. A label of -1 is not known."""
+    came from. A label of -1 is not known. Of files and bytes the central square of ``share`` of the shorter side is
+    taken."""
 
     items: Sequence[Path | bytes | torch.Tensor]
     names: Sequence[str]
     marks: Sequence[str]
     labels_N: torch.Tensor
     paths: Sequence[str] = ()
+    share: float = 1.0
 
     def take(self, indices: Sequence[int]) -> Split:
         """The images at the given positions, in that order."""
@@ -31,13 +33,14 @@ class Split:
             [self.marks[index] for index in indices],
             self.labels_N[torch.as_tensor(indices, dtype=torch.int64)],
             [self.paths[index] for index in indices] if self.paths else (),
+            self.share,
         )
 
     def decode(self, index: int, resolution: int) -> torch.Tensor:
         """uint8 (3, resolution, resolution). Raises DataError, OSError."""
         item = self.items[index]
         if not isinstance(item, torch.Tensor):
-            return decode(item, resolution, self.names[index])
+            return decode(item, resolution, self.names[index], self.share)
         if item.shape[-1] == resolution:
             return item
         resized = torch.nn.functional.interpolate(

@@ -141,10 +141,7 @@ def _pass_signals_on(run: RunDir, process: subprocess.Popen[bytes]) -> dict[sign
 
 def exit_code_of(end: End) -> int:
     """The exit code that belongs to an ``end`` event."""
-    kind = getattr(errors, end.error, None) if end.error else None
-    if isinstance(kind, type) and issubclass(kind, errors.EngineError):
-        return kind.exit_code
-    return EXIT_CODES.get(end.status, 1)
+    return errors.exit_code_of(end.error) if end.error else EXIT_CODES.get(end.status, 1)
 
 
 def lost(code: int) -> End:

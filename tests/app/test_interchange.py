@@ -16,6 +16,7 @@ from test_twins import IDS, IPC, NAMES, answer, make_run
 from typer.testing import CliRunner
 
 from engine import config, events, presets, rundir
+from engine.effects import without_effect
 from engine.errors import ConfigError, DataError, InputError
 from engine.givenset import read_given
 from wmdd_tui.cli.commands import app
@@ -232,6 +233,19 @@ def test_pseudo_labels_make_a_run_of_training_alone(tree: Path) -> None:
     assert config.from_toml(config.to_toml(settings)) == settings
     plain = read_pasted("wmdd-tui train --preset digits").config
     assert plain.stages == config.STAGES
+
+
+def test_labels_that_are_not_there_are_refused_before_there_is_a_run(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["train", "--preset", "digits", "--pseudo-labels", str(tmp_path / "none.csv")])
+    assert isinstance(result.exception, ConfigError)
+    assert "none.csv' is no file" in result.exception.message
+    assert rundir.list_runs() == []
+
+
+def test_what_a_preset_says_of_recovery_is_left_out_where_nothing_is_recovered() -> None:
+    assert without_effect(read_pasted("wmdd-tui train --preset digits --pseudo-labels labels.csv").config) == []
+    text = "wmdd-tui train --preset digits --pseudo-labels labels.csv --set recover.lr=3"
+    assert "recover.lr = 3.0" in without_effect(read_pasted(text).config)[0]
 
 
 def test_switches_about_no_file_are_refused() -> None:

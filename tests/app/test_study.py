@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from engine import config, presets, rundir
-from engine.errors import ConfigError
+from engine.errors import ConfigError, DataError
 from wmdd_tui.cli.commands import app
 from wmdd_tui.store import study, study_table, studying
 
@@ -37,7 +37,7 @@ with rundir.hold_lock(run):
     if status == "finished":
         top1 = 50 + run.config().recover.r_bn + seed
         rundir.write_whole(run.report_file, json.dumps({"student_top1": top1, "seconds": 2}).encode())
-    writer.write(events.End(status=status))
+    writer.write(events.End(status=status, **json.loads((run.path.parents[2] / "said.json").read_text() or "{}")))
 """
 
 
@@ -46,6 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("WMDD_HOME", str(tmp_path / "home"))
     stand_in = tmp_path / "stand_in.py"
     stand_in.write_text(ENGINE)
+    (tmp_path / "said.json").write_text("")
 
     def launch(run: rundir.RunDir) -> Any:
         import subprocess
@@ -160,6 +161,21 @@ def test_a_failed_run_is_named_and_resumed_on_request(tmp_path: Path) -> None:
     code, answer, output = sweep(str(file), "--retry-failed")
     assert (code, answer["rows"][0]["missing"]) == (0, [])
     assert len(rundir.list_runs()) == 2
+
+
+def test_why_runs_failed_is_said_once_and_is_the_exit_code(home: Path) -> None:
+    file = home / "mine.toml"
+    file.write_text(
+        'preset = "digits"\nseeds = [9]\n[[row]]\nlabel = "a"\nset = []\n[[row]]\nlabel = "b"\nset = ["ipc=3"]\n'
+    )
+    said = {"error": "DataError", "message": "no image [there]", "remedy": "name another"}
+    (home / "said.json").write_text(json.dumps(said))
+    code, _, output = sweep(str(file))
+    assert code == DataError.exit_code
+    assert output.count("no image [there]\n  name another") == 1
+    (home / "said.json").write_text(json.dumps({**said, "error": "DeviceFailed"}))
+    file.write_text(file.read_text().replace("ipc=3", "ipc=4"))
+    assert sweep(str(file))[0] == 1, "of two kinds of failure it says neither"
 
 
 def test_time_that_is_up_stops_resumably_and_the_same_command_goes_on(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from engine.catalog import dataset_facts
 from engine.config import DataConfig
@@ -45,6 +46,29 @@ def test_colours_as_they_are() -> None:
     assert usual.mean == (0.305, 0.305, 0.305)
     images_NCHW = plain.train.batch(torch.arange(3))
     torch.testing.assert_close(normalise(images_NCHW, plain.mean, plain.std), images_NCHW / 255)
+
+
+def test_the_published_central_crop(tmp_path: Path) -> None:
+    """A share of 0.875 is torchvision's Resize(256) and CenterCrop(224), but for rounding."""
+    ramp = np.linspace(0, 255, 300)[None, :, None].repeat(256, 0).repeat(3, 2).astype(np.uint8)
+    Image.fromarray(ramp).save(tmp_path / "x.png")
+    published = v2.Compose([v2.PILToTensor(), v2.Resize(256, antialias=True), v2.CenterCrop(224)])
+    found = decode(tmp_path / "x.png", 224, "x", 0.875)
+    assert (found.int() - published(Image.open(tmp_path / "x.png")).int()).abs().max() <= 1
+    assert decode(tmp_path / "x.png", 224, "x")[0, 0, 0] < found[0, 0, 0], "the whole square begins further out"
+
+
+def test_the_crop_reaches_both_splits_and_the_fingerprint(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        for label in ("a", "b"):
+            (tmp_path / split / label).mkdir(parents=True)
+            ramp = np.linspace(0, 255, 64)[None, :, None].repeat(64, 0).repeat(3, 2).astype(np.uint8)
+            Image.fromarray(ramp).save(tmp_path / split / label / "x.png")
+    whole, cut = (load(dataset="imagefolder", path=str(tmp_path), resolution=32, crop=crop) for crop in (1.0, 0.5))
+    assert whole.fingerprint != cut.fingerprint
+    for source in ("train", "val"):
+        edges = [getattr(one, source).batch(torch.arange(2))[:, 0, 0, 0].tolist() for one in (whole, cut)]
+        assert max(edges[0]) < 10 < 60 < min(edges[1])
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "RGBA", "1", "LA"])

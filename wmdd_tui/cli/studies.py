@@ -16,8 +16,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from engine import errors, events
 from engine.errors import RunFailure
+from engine.rundir import RunDir
 from wmdd_tui.store import study_table
+from wmdd_tui.store.reader import latest
+from wmdd_tui.store.runs import TAIL_BYTES
 from wmdd_tui.store.study import Trial
 from wmdd_tui.store.studying import Ended, Slot, carry_out
 
@@ -56,20 +60,40 @@ def work(
             retry_failed,
             since,
         )
+    reasons: dict[str, list[str]] = {}
     for run in ended.failed:
-        console.print(
-            f"not finished: {escape(run.id)}; `wmdd-tui logs {escape(run.id)}` says why, --retry-failed resumes it",
-            soft_wrap=True,
+        end = _end_of(run)
+        why = (
+            f"`wmdd-tui logs {run.id}` says why"
+            if end is None
+            else "\n  ".join(filter(None, (end.message, end.remedy)))
         )
+        reasons.setdefault(why, []).append(run.id)
+    for why, names in reasons.items():
+        console.print(escape(f"not finished: {', '.join(names)}: {why}"), highlight=False, soft_wrap=True)
+    if reasons:
+        console.print("--retry-failed resumes what is not finished", soft_wrap=True)
     if ended.stopped:
         console.print("stopped; the same command goes on", soft_wrap=True)
     return ended
 
 
+def _end_of(run: RunDir) -> events.End | None:
+    """What a failed run said last; None for one that was killed."""
+    last = [event for event in latest(run.events_file, TAIL_BYTES).found if isinstance(event, events.End)]
+    return last[-1] if last and last[-1].status == "failed" and last[-1].message else None
+
+
 def leave(ended: Ended) -> None:
-    """End the command with exit code 1 after failed runs, 3 when it was stopped. Raises typer.Exit, or nothing."""
-    if ended.failed or ended.stopped:
-        raise typer.Exit(1 if ended.failed else 3)
+    """End the command with the exit code of the failed runs (1 where they differ), 3 when it was stopped.
+
+    Raises typer.Exit, or nothing.
+    """
+    codes = {1 if (end := _end_of(run)) is None else errors.exit_code_of(end.error) for run in ended.failed}
+    if codes:
+        raise typer.Exit(codes.pop() if len(codes) == 1 else 1)
+    if ended.stopped:
+        raise typer.Exit(3)
 
 
 def write_table(out: Path, title: str, lines: list[study_table.Line]) -> None:

@@ -50,6 +50,8 @@ def train(
 
     Example: wmdd-tui train --data ~/data/imagenette --pseudo-labels labels.csv --clusters
     """
+    if pseudo_labels is not None and not pseudo_labels.expanduser().is_file():
+        raise ConfigError(f"--pseudo-labels '{pseudo_labels}' is no file", "name an existing CSV file")
     settings = settings_of(
         file, preset, data, pseudo_labels, clusters, skip_mismatches, assignments, name, device, seed, ipc
     )
@@ -81,4 +83,8 @@ def settings_of(
         own += [f"data.pseudo_labels={path}", 'train.images="real"', 'train.labels="hard"']
     own += ['data.pseudo_ids="clusters"'] * clusters + ['data.on_mismatch="skip"'] * skip_mismatches
     base = base_for(data) if data is not None and file is None and not preset else None
-    return options.resolve(file, preset, [*own, *(assignments or [])], name, device, seed, ipc, base)
+    settings = options.resolve(file, preset, [*own, *(assignments or [])], name, device, seed, ipc, base)
+    if pseudo_labels is not None and file is None and not any(one.startswith("recover.") for one in assignments or []):
+        # What a preset says of images that are not made would be warned of as if it had been asked for.
+        settings = settings.model_copy(update={"recover": config.RecoverConfig()})
+    return settings

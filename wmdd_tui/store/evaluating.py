@@ -87,7 +87,9 @@ def base_of_card(found: Survey) -> config.RunConfig:
             f"nothing beside '{found.path}' says which real images it stands for",
             "name them: --data DIR, or --preset NAME --set data.path=DIR",
         )
-    return config.from_dict({key: value for key, value in values.items() if key != "run"}, str(found.path))
+    made = config.from_dict({key: value for key, value in values.items() if key != "run"}, str(found.path))
+    # A network that looked on while the images were made is of no use here, and need not be where it was.
+    return config.override(made, ['recover.verifier=""'])
 
 
 def rows_of(found: Survey, base: config.RunConfig, labels: str, lrs: bool, full_epochs: int | None) -> list[Row]:
