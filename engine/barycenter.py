@@ -5,41 +5,41 @@ For a single measure Σ_i δ(x_i)/n the problem has a simple form:
 - weights free (``"optimized"``): each x_i goes to its nearest support point, so the optimum is k-means and the
   weights are the shares of the cells;
 - weights uniform: it is equal-mass k-means: exact optimal transport plan, then barycentric projection
-  ``b_j = (1/w_j) Σ_i T_ij x_i``, alternated until W2² no longer falls.
+  ``b_j = (1/w_j) Σ_i T_ij x_i``, alternated until W2² no longer falls. In high dimensions that stands still early, for
+  each feature has drawn its own point towards itself; ``climb`` takes this into account and comes further.
 
-Both start from k-means++ and keep the best of several starts, where the authors start from one unseeded N(0, I)
-draw. Torch-free. Shapes: n features, K = IPC support points, D dimensions; float64 throughout.
+Both start from several draws of the data and keep the best, where the authors start from one unseeded N(0, I) draw.
+What is returned has been refined and judged in float64. Torch-free. Shapes: n features, K = IPC support points,
+D dimensions.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import ot
-from joblib import Parallel, delayed
-from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 Array = npt.NDArray[np.float64]
+#: In single or double precision.
+Floats = npt.NDArray[np.float32] | Array
 
-#: A class whose n × K exceeds this is large: fewer restarts.
+#: A class whose n × K exceeds this is large: fewer starts, which are compared sooner.
 LARGE = 20_000
-#: From this n × K on, classes go to parallel processes, which take two seconds to start.
-PARALLEL = 5_000
-#: Starts are compared once an iteration gains less than this share of W2²; only the best goes on to the end.
-SCOUTING = 1e-3
-#: From <linux/prctl.h>: the signal a process gets when its parent dies.
-PR_SET_PDEATHSIG = 1
+#: Starts of small and of large classes, by weights.
+STARTS = {"uniform": (8, 2), "optimized": (10, 2)}
+#: ``climb`` corrects fully for a feature's part in its own point, then by half. A step that gains less than a share of
+#: W2² ends a correction: while the starts of small and of large classes are compared, and for the best of them.
+CORRECTIONS = (1.0, 0.5)
+SCOUTING, CLIMBING = (5e-3, 1e-2), 2e-3
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,13 @@ class Barycenter:
 def w2_squared(features_nD: Array, points_KD: Array, weights_K: Array) -> float:
     """Exact squared 2-Wasserstein distance of the uniform measure on the features to the weighted points."""
     mass_n = np.full(len(features_nD), 1 / len(features_nD))
-    return float(ot.emd2(mass_n, weights_K, ot.dist(features_nD, points_KD), numItermax=2_000_000))
+    return _transport(mass_n, weights_K, ot.dist(features_nD, points_KD))[0]
+
+
+def _transport(mass_n: Array, weights_K: Array, cost_nK: Floats) -> tuple[float, Array]:
+    """Cost of the optimal plan, and the plan."""
+    plan_nK = ot.emd(mass_n, weights_K, cost_nK, numItermax=2_000_000, center_dual=False, check_marginals=False)
+    return float(np.vdot(plan_nK, cost_nK)), plan_nK
 
 
 def solve(
@@ -68,13 +74,14 @@ def solve(
     features_nD = np.ascontiguousarray(features_nD, dtype=np.float64)
     if not len(features_nD):
         raise ValueError("a barycenter needs at least one feature")
+    starts = _seeds(seed, restarts or STARTS[weights][_large(features_nD, ipc)])
     if weights == "optimized":
-        return _optimized(features_nD, ipc, iterations, _starts(len(features_nD) * ipc, restarts), seed)
-    return _uniform(features_nD, ipc, iterations, tolerance, _starts(len(features_nD) * ipc, restarts), seed)
+        return _optimized(features_nD, ipc, iterations, starts)
+    return _uniform(features_nD, ipc, iterations, tolerance, starts)
 
 
-def _starts(size: int, restarts: int) -> int:
-    return restarts or (10 if size <= LARGE else 2)
+def _large(features_nD: Array, ipc: int) -> bool:
+    return len(features_nD) * ipc > LARGE
 
 
 def _seeds(seed: int, count: int) -> list[int]:
@@ -90,12 +97,12 @@ def _k_means(features_nD: Array, ipc: int, iterations: int, seed: int) -> Array:
         )
 
 
-def _optimized(features_nD: Array, ipc: int, iterations: int, starts: int, seed: int) -> Barycenter:
+def _optimized(features_nD: Array, ipc: int, iterations: int, starts: Sequence[int]) -> Barycenter:
     distinct_uD, inverse_n = np.unique(features_nD, axis=0, return_inverse=True)
     if len(distinct_uD) <= ipc:
         return _repeated(distinct_uD, np.bincount(inverse_n.reshape(-1)) / len(features_nD), ipc)
     best: Barycenter | None = None
-    for start in _seeds(seed, starts):
+    for start in starts:
         points_KD = _k_means(features_nD, ipc, max(iterations, 300), start)
         found = _cells(features_nD, points_KD)
         if best is None or found.w2sq < best.w2sq:
@@ -129,84 +136,120 @@ def _repeated(distinct_uD: Array, mass_u: Array, ipc: int) -> Barycenter:
     return Barycenter(distinct_uD[index_K], (mass_u / copies_u)[index_K], 0.0)
 
 
-def _uniform(features_nD: Array, ipc: int, iterations: int, tolerance: float, starts: int, seed: int) -> Barycenter:
+def _uniform(features_nD: Array, ipc: int, iterations: int, tolerance: float, starts: Sequence[int]) -> Barycenter:
     if ipc >= len(features_nD):
         # Cyclic repetition is the optimum when n divides K, and the start otherwise.
         return refine(features_nD, features_nD[np.arange(ipc) % len(features_nD)], iterations, tolerance)
+    single_nD = features_nD.astype(np.float32)
+    least = SCOUTING[_large(features_nD, ipc)]
     found = []
-    for number, start in enumerate(_seeds(seed, starts)):
-        if number % 2 == 0:
-            initial = _k_means(features_nD, ipc, 30, start)
-        else:
-            initial = np.asarray(kmeans_plusplus(features_nD, ipc, random_state=start)[0])
-        found.append(refine(features_nD, initial, iterations, max(tolerance, SCOUTING)))
-    best = min(found, key=lambda one: one.w2sq)
-    return refine(features_nD, best.points_KD, iterations, tolerance)
+    for start in starts:
+        drawn_K = np.random.default_rng(start).choice(len(features_nD), ipc, replace=False)
+        found.append(climb(single_nD, single_nD[drawn_K], iterations, CORRECTIONS[:1], least))
+    _, points_KD = min(found, key=lambda one: one[0])
+    _, points_KD = climb(single_nD, points_KD, iterations, CORRECTIONS, CLIMBING)
+    return refine(features_nD, points_KD.astype(np.float64), iterations, tolerance)
+
+
+def _costs(features_nD: Floats, squares_n: Floats, points_KD: Floats) -> Floats:
+    """Squared distances (n, K); ``squares_n`` are those of the features from the origin."""
+    cost_nK: Floats = features_nD @ (-2 * points_KD.T)
+    cost_nK += squares_n[:, None]
+    cost_nK += np.einsum("kd,kd->k", points_KD, points_KD)
+    return np.maximum(cost_nK, 0, out=cost_nK)
+
+
+def _balanced(cost_nK: Floats) -> tuple[float, Array]:
+    """The optimal plan between features and points of equal mass, and its cost."""
+    features, points = cost_nK.shape
+    return _transport(np.full(features, 1 / features), np.full(points, 1 / points), cost_nK)
+
+
+def _projected(features_nD: Floats, plan_nK: Array) -> Floats:
+    """Each point of equal mass in the mean of what a plan brings to it."""
+    points_KD: Floats = (plan_nK.T * plan_nK.shape[1]).astype(features_nD.dtype) @ features_nD
+    return points_KD
+
+
+def climb(
+    features_nD: Floats, points_KD: Floats, iterations: int, corrections: Sequence[float], least: float
+) -> tuple[float, Floats]:
+    """The alternation with costs that know that points move along: W2² (an upper bound of it) and points.
+
+    Where features x of point a and y of point b change places and both points follow, n W2² changes by
+    ``c_xb + c_ya - c_xa - c_yb - (2/m) ‖x - y‖²`` with m = n/K features a point. Half the sum of the four costs is what
+    ‖x - y‖² is on average, so the cost to a feature's own point counts 1 + 2/m times as much as to another: it would be
+    farther away had the feature not drawn the point. Many change places at once, so a step may also lose; then the best
+    so far is kept. Where a step gains less than the share ``least``, the next of the ``corrections`` takes its turn.
+    """
+    squares_n = np.einsum("nd,nd->n", features_nD, features_nD)
+
+    def moved(cost_nK: Floats) -> tuple[float, Floats, Array, Floats]:
+        """W2² of a plan whose points have followed it, these points, the plan, and its costs."""
+        _, plan_nK = _balanced(cost_nK)
+        points_KD = _projected(features_nD, plan_nK)
+        cost_nK = _costs(features_nD, squares_n, points_KD)
+        return float(np.vdot(plan_nK, cost_nK)), points_KD, plan_nK, cost_nK
+
+    best, left = moved(_costs(features_nD, squares_n, points_KD)), list(corrections)
+    for _ in range(iterations - 1):
+        _, _, plan_nK, cost_nK = best
+        found = moved(cost_nK * (1 + 2 * left[0] * len(points_KD) * plan_nK))
+        gained = best[0] - found[0]
+        if gained > 0:
+            best = found
+        if gained <= least * best[0]:
+            del left[0]
+            if not left:
+                break
+    return best[0], best[1]
 
 
 def refine(features_nD: Array, points_KD: Array, iterations: int, tolerance: float) -> Barycenter:
     """Alternate exact plan and barycentric projection from given points, uniform weights, until W2² settles."""
-    mass_n = np.full(len(features_nD), 1 / len(features_nD))
-    weights_K = np.full(len(points_KD), 1 / len(points_KD))
-    previous: float | None = None
+    squares_n = np.einsum("nd,nd->n", features_nD, features_nD)
+    w2sq, plan_nK = _balanced(_costs(features_nD, squares_n, points_KD))
     for _ in range(iterations):
-        cost_nK = ot.dist(features_nD, points_KD)
-        plan_nK = ot.emd(mass_n, weights_K, cost_nK, numItermax=2_000_000)
-        current = float((plan_nK * cost_nK).sum())
-        points_KD = plan_nK.T @ features_nD / weights_K[:, None]
-        if previous is not None and previous - current <= tolerance * previous:
+        points_KD, previous = _projected(features_nD, plan_nK).astype(np.float64, copy=False), w2sq
+        w2sq, plan_nK = _balanced(_costs(features_nD, squares_n, points_KD))
+        if previous - w2sq <= tolerance * previous:
             break
-        previous = current
-    return Barycenter(points_KD, weights_K, w2_squared(features_nD, points_KD, weights_K))
-
-
-def _solve_for(
-    engine: int, features_nD: Array, ipc: int, weights: str, iterations: int, tolerance: float, restarts: int, seed: int
-) -> Barycenter:
-    """``solve`` for the process ``engine``: in it, or in a worker, which then ends with it even when that is killed."""
-    if os.getpid() != engine and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != engine:  # it was gone before
-            os._exit(1)
-    # One thread: another number of them rounds otherwise, and a worker must find what this process would.
-    with threadpool_limits(1):
-        return solve(features_nD, ipc, weights, iterations, tolerance, restarts, seed)
+    return Barycenter(points_KD, np.full(len(points_KD), 1 / len(points_KD)), w2sq)
 
 
 def solve_all(
     found: list[Barycenter],
     classes: Sequence[Callable[[], Array]],
-    largest: int,
     ipc: int,
     weights: str,
     iterations: int,
     tolerance: float,
     restarts: int,
     seeds: Sequence[int],
-    processes: int = 1,
+    threads: int = 1,
     after_class: Callable[[list[Barycenter]], None] = lambda _found: None,
-    warn: Callable[[str], None] = lambda _message: None,
 ) -> None:
-    """Barycenters of many classes, in order; large classes in parallel processes, with equal results.
+    """Barycenters of many classes, in order; in several threads (the solver lets the others go on), with equal results.
 
     ``found`` holds those of the first classes already and takes the others one by one. ``classes`` give the features
-    (n, D) of each class when they are called, so that only those being solved are in memory; ``largest`` is the
-    greatest n. ``after_class`` may raise to stop. A worker process that is killed is said, and its class and the
-    rest are solved in this process.
+    (n, D) of each class when they are called, so that only those being solved are in memory. ``after_class`` may raise
+    to stop.
     """
-    jobs = processes if largest * ipc >= PARALLEL and len(classes) > 1 else 1
-    while len(found) < len(classes):
-        left = range(len(found), len(classes))
-        work: Iterator[Barycenter] = Parallel(n_jobs=jobs, return_as="generator")(
-            delayed(_solve_for)(
-                os.getpid(), classes[label](), ipc, weights, iterations, tolerance, restarts, seeds[label]
-            )
-            for label in left
-        )
-        try:
-            for barycenter in work:
-                found.append(barycenter)
-                after_class(found)
-        except BrokenProcessPool:
-            warn("a worker process of the barycenters was killed; going on in this process")
-            jobs = 1
+    # Each in one thread: another number of them rounds otherwise. OpenMP counts them for each thread of ours.
+    limits = ThreadpoolController()
+
+    def one(label: int) -> Barycenter:
+        with limits.limit(limits=1, user_api="openmp"):
+            return solve(classes[label](), ipc, weights, iterations, tolerance, restarts, seeds[label])
+
+    left = range(len(found), len(classes))
+    with ExitStack() as opened:
+        opened.enter_context(limits.limit(limits=1))
+        work: Iterator[Barycenter] = map(one, left)
+        if threads > 1 and len(left) > 1:
+            pool = ThreadPoolExecutor(threads, thread_name_prefix="barycenter")
+            opened.callback(pool.shutdown, cancel_futures=True)
+            work = pool.map(one, left)
+        for barycenter in work:
+            found.append(barycenter)
+            after_class(found)

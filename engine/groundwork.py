@@ -310,7 +310,6 @@ def _solve(
     barycenter.solve_all(
         solved,
         [partial(_class_features, found, label) for label in labels],
-        int(torch.bincount(found.labels_N)[labels.start : labels.stop].max()),
         ctx.config.ipc,
         options.weights,
         options.iterations,
@@ -319,7 +318,6 @@ def _solve(
         [derive_seed(ctx.config.seed, "barycenter", label) % 2**32 for label in labels],
         ctx.config.run.threads,
         after_class,
-        ctx.warn,
     )
     return _packed(solved)
 

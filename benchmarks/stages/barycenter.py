@@ -33,7 +33,6 @@ def product(classes: Sequence[Array], config: RunConfig) -> list[barycenter.Bary
     barycenter.solve_all(
         found,
         [partial(np.asarray, one) for one in classes],
-        max(map(len, classes)),
         config.ipc,
         "uniform",
         options.iterations,

@@ -246,5 +246,5 @@ class BarycenterConfig(Section):
         0,
         ge=0,
         le=100,
-        description="k-means++ starts, of which the lowest W2² is kept; 0 chooses by the class's size.",
+        description="Starts, of which the lowest W2² is kept; 0 chooses by the class's size.",
     )

@@ -139,9 +139,13 @@ def test_a_broken_off_pass_over_the_data_goes_on_to_the_same_bytes(averaged: boo
 def test_barycenters_go_on_behind_those_that_are_solved() -> None:
     random = np.random.default_rng(0)
     features = [random.normal(size=(12, 3)) for _ in range(4)]
-    arguments = ([lambda one=one: one for one in features], 12, 2, "uniform", 5, 1e-7, 1, [1, 2, 3, 4])
+    arguments = ([lambda one=one: one for one in features], 2, "uniform", 5, 1e-7, 1, [1, 2, 3, 4])
     whole: list[barycenter.Barycenter] = []
     barycenter.solve_all(whole, *arguments)
+    for threads in (1, 3):
+        again: list[barycenter.Barycenter] = []
+        barycenter.solve_all(again, *arguments, threads=threads)
+        assert all(np.array_equal(one.points_KD, two.points_KD) for one, two in zip(whole, again, strict=True))
     counts: list[int] = []
     rest = whole[:2]
     barycenter.solve_all(rest, *arguments, after_class=lambda found: counts.append(len(found)))

@@ -27,7 +27,7 @@ CPU_RATES = Work(
     steps=0.7e-3,
     parameters=2.8e-9,
     pixels=1.5e-8,
-    transport=2.6e-6,
+    transport=2.0e-6,
     files=3e-4,
     bytes=1.1e-8,
 )

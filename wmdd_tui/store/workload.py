@@ -25,8 +25,8 @@ PATCHES_AT_A_TIME = 64
 MOMENTS, EXACT_MOMENTS = 2.0, 3.0
 #: Elements that are kept for the backward pass, and copies of the largest layer in flight, both measured on CPU runs.
 KEPT, IN_FLIGHT, IN_EVALUATION = 2.3, 3.0, 2.3
-#: k-means++ starts of a class, and from which features × points on they are fewer (as engine.barycenter has it).
-STARTS, LARGE, STARTS_WHEN_LARGE = 10, 20_000, 2
+#: Starts of a class, and from which features × points on they are fewer (as engine.barycenter has it).
+STARTS, LARGE, STARTS_WHEN_LARGE = 8, 20_000, 2
 TYPICAL_ITERATIONS = 60
 FLOAT, HALF, DOUBLE = 4, 2, 8
 #: Length of a feature from which on the distances cost more than the transport plan.
@@ -257,8 +257,8 @@ def _barycenter(facts: Facts, network: Cost) -> StageLoad:
     large = each * ipc > LARGE
     starts = config.restarts or (STARTS_WHEN_LARGE if large else STARTS)
     share = min(1.0, config.iterations / TYPICAL_ITERATIONS)
-    processes = min(facts.config.run.threads, data.classes) if large else 1
-    transport = data.classes * starts * each * ipc * (1 + network.features / WIDE_FEATURES) * share / processes
+    threads = min(facts.config.run.threads, data.classes)
+    transport = data.classes * starts * each * ipc * (1 + network.features / WIDE_FEATURES) * share / threads
     memory = 0 if facts.cuda else FLOAT * data.train * network.features + 2 * DOUBLE * each * network.features
     points = data.classes * ipc * network.features
     return StageLoad("barycenter", Work(transport=transport, files=2), int(memory), 2 * DOUBLE * points)
