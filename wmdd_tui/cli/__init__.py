@@ -26,6 +26,10 @@ def _imported() -> Callable[[], int | None]:
     """What is to be started. Its modules live to the end, so looking for rubbish among them would only take time."""
     gc.disable()
     try:
+        if sys.argv[1:2] == ["attach"]:
+            from wmdd_tui.cli import opening
+
+            return opening.app
         if sys.argv[1:]:
             from wmdd_tui.cli.commands import app
 

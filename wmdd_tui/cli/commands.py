@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -26,6 +26,7 @@ from wmdd_tui.cli import (
     export,
     foreground,
     machine,
+    opening,
     options,
     plot,
     slurm,
@@ -44,7 +45,7 @@ app = typer.Typer(
     no_args_is_help=False,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=opening.SETTINGS,
 )
 config_app = typer.Typer(help="Show, check and explain configurations.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
@@ -71,58 +72,11 @@ def root(
         print(f"wmdd-tui {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        raise typer.Exit(_open(screen="runs", readonly=readonly, slow_link=slow_link, ascii=ascii_only, theme=theme))
+        opening.show("runs", readonly=readonly, slow_link=slow_link, ascii=ascii_only, theme=theme)
 
 
-def _open(screen: str, **arguments: Any) -> int:
-    from wmdd_tui.app import run_app  # Textual costs a tenth of a second that other commands need not pay
-
-    return run_app(screen, **arguments)
-
-
-@app.command()
-def new(
-    preset: options.Preset = "",
-    readonly: options.Readonly = False,
-    slow_link: options.SlowLink = False,
-    ascii_only: options.Ascii = False,
-    theme: options.Theme = None,
-) -> None:
-    """Open the dashboard on the form of a new run: wmdd-tui new --preset digits"""
-    if preset:
-        presets.get(preset)
-    raise typer.Exit(
-        _open(
-            screen="new",
-            preset=preset or None,
-            readonly=readonly,
-            slow_link=slow_link,
-            ascii=ascii_only,
-            theme=theme,
-        )
-    )
-
-
-@app.command()
-def attach(
-    run_name: options.RunName = "",
-    readonly: options.Readonly = False,
-    slow_link: options.SlowLink = False,
-    ascii_only: options.Ascii = False,
-    theme: options.Theme = None,
-) -> None:
-    """Open the dashboard on a run: wmdd-tui attach RUN"""
-    found = rundir.find(run_name)
-    raise typer.Exit(
-        _open(
-            screen="monitor",
-            run=str(found.path),
-            readonly=readonly,
-            slow_link=slow_link,
-            ascii=ascii_only,
-            theme=theme,
-        )
-    )
+app.command()(opening.new)
+app.command()(opening.attach)
 
 
 def _begin(settings: config.RunConfig, detach: bool, as_json: bool, queue: bool = False, nodes: Nodes = ALONE) -> None:

@@ -13,6 +13,12 @@ import typer
 from engine import config, presets
 from engine.distributed.supervising import Nodes, checked_nodes
 from engine.errors import ConfigError
+from wmdd_tui.cli.opening import Ascii as Ascii
+from wmdd_tui.cli.opening import Preset as Preset
+from wmdd_tui.cli.opening import Readonly as Readonly
+from wmdd_tui.cli.opening import RunName as RunName
+from wmdd_tui.cli.opening import SlowLink as SlowLink
+from wmdd_tui.cli.opening import Theme as Theme
 
 
 class ResumeChoice(StrEnum):
@@ -23,7 +29,6 @@ class ResumeChoice(StrEnum):
 
 
 ConfigFile = Annotated[Path | None, typer.Argument(help="A TOML file; see `wmdd-tui config show`.")]
-Preset = Annotated[str, typer.Option(help="Start from a preset; `wmdd-tui presets` lists them.")]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", help="Override an option: --set recover.r_bn=100. Repeatable.")
 ]
@@ -51,12 +56,7 @@ Resume = Annotated[
 ]
 Data = Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The real images: folders, Parquet or CIFAR.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the file if it exists.")]
-Ascii = Annotated[bool, typer.Option("--ascii", help="Draw with ASCII characters alone.")]
-Readonly = Annotated[bool, typer.Option("--readonly", help="Disable everything that changes a run.")]
-SlowLink = Annotated[bool, typer.Option("--slow-link", help="Send less: images on request only.")]
-Theme = Annotated[str | None, typer.Option(help="dark or light.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
-RunName = Annotated[str, typer.Argument(help="Run id, unique prefix, name or path; the newest when left out.")]
 
 
 def resolve(

@@ -1,0 +1,61 @@
+"""The commands that open the dashboard. They need none of what the others do, so it is not imported for them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from engine import rundir
+
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+RunName = Annotated[str, typer.Argument(help="Run id, unique prefix, name or path; the newest when left out.")]
+Preset = Annotated[str, typer.Option(help="Start from a preset; `wmdd-tui presets` lists them.")]
+Ascii = Annotated[bool, typer.Option("--ascii", help="Draw with ASCII characters alone.")]
+Readonly = Annotated[bool, typer.Option("--readonly", help="Disable everything that changes a run.")]
+SlowLink = Annotated[bool, typer.Option("--slow-link", help="Send less: images on request only.")]
+Theme = Annotated[str | None, typer.Option(help="dark or light.")]
+
+#: ``attach`` without the other commands.
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=SETTINGS)
+
+
+def show(screen: str, **arguments: Any) -> NoReturn:
+    """Open the dashboard on a screen; ends with its exit code. Raises EngineError as ``run_app``."""
+    from wmdd_tui.app import run_app  # Textual costs a tenth of a second, and a wrong option should be told without
+
+    raise typer.Exit(run_app(screen, **arguments))
+
+
+def new(
+    preset: Preset = "",
+    readonly: Readonly = False,
+    slow_link: SlowLink = False,
+    ascii_only: Ascii = False,
+    theme: Theme = None,
+) -> None:
+    """Open the dashboard on the form of a new run: wmdd-tui new --preset digits"""
+    if preset:
+        from engine import presets
+
+        presets.get(preset)
+    show("new", preset=preset or None, readonly=readonly, slow_link=slow_link, ascii=ascii_only, theme=theme)
+
+
+@app.command()
+def attach(
+    run_name: RunName = "",
+    readonly: Readonly = False,
+    slow_link: SlowLink = False,
+    ascii_only: Ascii = False,
+    theme: Theme = None,
+) -> None:
+    """Open the dashboard on a run: wmdd-tui attach RUN"""
+    path = str(rundir.find(run_name).path)
+    show("monitor", run=path, readonly=readonly, slow_link=slow_link, ascii=ascii_only, theme=theme)
+
+
+@app.callback()
+def _named() -> None:
+    """Keeps the command's name a part of the line; Typer leaves out that of an only command."""
