@@ -4,7 +4,7 @@ A CPU's convolutions reach their full speed at stride 1 with many channels. What
 with weights derived once, since they never change:
 
 - stride 2 on few channels (the stem): pixels are folded into channels, then a smaller convolution of stride 1;
-- 3×3 on maps of 4×4 pixels: Winograd's convolution;
+- 3×3 on maps of 4×4 pixels, and of 8×8 with many channels: Winograd's convolution;
 - BatchNorm and the ReLU behind it: one pass over memory each way;
 - maps of a few pixels, where most of a kernel lies outside: one matrix from all inputs to all outputs.
 
@@ -13,6 +13,7 @@ Sums are the same but for their order, and so are gradients. Shapes: N images, F
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -24,8 +25,10 @@ from torch.nn import functional
 FEW_CHANNELS = 4
 #: Pixels of a map up to which a convolution is a matrix.
 FEW_PIXELS = 4
-#: Height and width of the maps that are one tile of Winograd's convolution.
+#: Height and width of a tile of Winograd's convolution, and the fewest channels, on both sides, with which it pays on
+#: maps of so many pixels across.
 TILE = 4
+WINOGRAD = {4: 1, 8: 256}
 
 
 class Folded(nn.Module):
@@ -86,33 +89,45 @@ KERNEL = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24
 OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
 
 
-class Tile(nn.Module):
-    """A 3×3 convolution on maps of 4×4 pixels, padded by one: Winograd's, with a quarter of the multiplications."""
+class Tiles(nn.Module):
+    """A 3×3 convolution on small square maps, padded by one: Winograd's, with a quarter of the multiplications.
+
+    Maps are tiles of 4×4 pixels, T of them. Going into tiles and out of them are products with one matrix each, over
+    all pixels of a map; these are the rows, so that images and channels together make the columns.
+    """
 
     into: torch.Tensor
     weight: torch.Tensor
     out_of: torch.Tensor
 
-    def __init__(self, layer: nn.Conv2d) -> None:
+    def __init__(self, layer: nn.Conv2d, size: int) -> None:
         super().__init__()
-        weight = layer.weight.detach()
-        inner = torch.tensor(INPUT, dtype=weight.dtype)[:, 1:5]  # the padding is zero
+        weight_OF33 = layer.weight.detach()
+        dtype, tiles = weight_OF33.dtype, size // TILE
+        # Of one axis: what each of the six positions in each tile takes from the pixels, and the other way round.
+        into = torch.zeros(6, tiles, size + 2, dtype=dtype)
+        out_of = torch.zeros(tiles, TILE, 6, tiles, dtype=dtype)
+        for tile in range(tiles):
+            into[:, tile, TILE * tile : TILE * tile + 6] = torch.tensor(INPUT, dtype=dtype)
+            out_of[tile, :, :, tile] = torch.tensor(OUTPUT, dtype=dtype)
+        into, out_of = into[:, :, 1:-1], out_of.flatten(0, 1)  # the padding is zero
         kernel = torch.tensor(KERNEL, dtype=torch.float64) / 24
-        outer = torch.tensor(OUTPUT, dtype=weight.dtype)
-        turned = torch.einsum("ik,ofkl,jl->ijfo", kernel, weight.double(), kernel).flatten(0, 1)
-        self.register_buffer("into", torch.kron(inner, inner))
-        self.register_buffer("weight", turned.to(weight.dtype).contiguous())
-        self.register_buffer("out_of", torch.kron(outer, outer))
+        turned = torch.kron(kernel, kernel).to(dtype) @ weight_OF33.permute(2, 3, 0, 1).reshape(9, -1)
+        self.register_buffer("into", torch.einsum("isp,jtq->ijstpq", into, into).reshape(-1, size * size))
+        self.register_buffer("weight", turned.reshape(36, *weight_OF33.shape[:2]))
+        self.register_buffer("out_of", torch.einsum("pis,qjt->pqijst", out_of, out_of).reshape(size * size, -1))
         self.bias = layer.bias
+        self.size = size
 
     def forward(self, images_NFHW: torch.Tensor) -> torch.Tensor:
-        spread = self.into @ images_NFHW.permute(0, 2, 3, 1).flatten(1, 2)
-        product = torch.bmm(spread.transpose(0, 1), self.weight).transpose(0, 1)
-        found = self.out_of @ product
+        count, inputs, size, _ = images_NFHW.shape
+        pixels = images_NFHW.permute(2, 3, 0, 1).reshape(size * size, count * inputs)
+        spread = (self.into @ pixels).reshape(36, -1, inputs)
+        product = torch.bmm(spread, self.weight.transpose(1, 2)).reshape(len(self.into), -1)
+        found = (self.out_of @ product).reshape(size, size, count, -1)
         if self.bias is not None:
             found = found + self.bias
-        count, outputs = len(found), found.shape[2]
-        return found.reshape(count, TILE, TILE, outputs).permute(0, 3, 1, 2)
+        return found.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
 
 
 class _AffineRelu(torch.autograd.Function):
@@ -211,8 +226,9 @@ def _exchanged(layer: nn.Conv2d, shape: torch.Size) -> nn.Module | None:
     height, width = int(shape[2]), int(shape[3])
     if kernel > 1 and height * width <= FEW_PIXELS:
         return Matrix(layer, height, width)
-    if (kernel, stride, layer.padding, height, width) == (3, 1, (1, 1), TILE, TILE):
-        return Tile(layer)
+    fewest = WINOGRAD.get(height, math.inf) if height == width else math.inf
+    if (kernel, stride, layer.padding) == (3, 1, (1, 1)) and min(layer.in_channels, layer.out_channels) >= fewest:
+        return Tiles(layer, height)
     even = height % 2 == width % 2 == 0
     if kernel > 1 and stride == 2 and layer.in_channels <= FEW_CHANNELS and even:
         return Folded(layer, height, width)

@@ -16,7 +16,7 @@ from engine.compiling import repays
 from engine.config import RunConfig, override
 from engine.losses import Coefficients, Targets, Terms, chunk_loss, collect
 from engine.models.instrument import Probe, bn_layers, looking_into, multiplications, traced
-from engine.models.lowering import Folded, Matrix, Tile, lowered
+from engine.models.lowering import Folded, Matrix, Tiles, lowered
 from engine.optimise import _compiled_whole, optimise
 from engine.recipe import Recipe, learning_rates
 from engine.telemetry import LossBuffer
@@ -190,8 +190,12 @@ def test_what_takes_a_convolutions_place_is_one() -> None:
     for layer, size in ((nn.Conv2d(4, 6, 3, 1, 1), 2), (nn.Conv2d(4, 6, 3, 2, 1), 2), (nn.Conv2d(4, 6, 5, 1, 2), 2)):
         x = torch.randn(2, 4, size, size)
         torch.testing.assert_close(Matrix(layer, size, size)(x), layer(x), rtol=1e-5, atol=1e-5)
-    layer, x = nn.Conv2d(5, 6, 3, 1, 1), torch.randn(2, 5, 4, 4)
-    torch.testing.assert_close(Tile(layer)(x), layer(x), rtol=1e-4, atol=1e-4)
+    for size in (4, 8):
+        layer, x = nn.Conv2d(5, 6, 3, 1, 1).double(), torch.randn(2, 5, size, size).double().requires_grad_()
+        tiles = Tiles(layer, size)
+        torch.testing.assert_close(tiles(x), layer(x), rtol=1e-9, atol=1e-9)
+        gradients = [torch.autograd.grad(one(x).sin().sum(), x)[0] for one in (tiles, layer)]
+        torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-9)
     for kernel, padding in ((7, 3), (3, 1), (3, 3), (4, 1), (5, 2)):
         layer, x = nn.Conv2d(3, 6, kernel, 2, padding), torch.randn(2, 3, 12, 8)
         torch.testing.assert_close(Folded(layer, 12, 8)(x), layer(x), rtol=1e-5, atol=1e-5)

@@ -25,6 +25,8 @@ PATCHES_AT_A_TIME = 64
 MOMENTS, EXACT_MOMENTS = 2.0, 3.0
 #: Elements that are kept for the backward pass, and copies of the largest layer in flight, both measured on CPU runs.
 KEPT, IN_FLIGHT, IN_EVALUATION = 2.3, 3.0, 2.3
+#: Images of a forward pass of the statistics on a CPU (as engine.statistics has it).
+CPU_IMAGES = 32
 #: Starts of a class, and from which features × points on they are fewer (as engine.barycenter has it).
 STARTS, LARGE, STARTS_WHEN_LARGE = 8, 20_000, 2
 TYPICAL_ITERATIONS = 60
@@ -243,7 +245,8 @@ def _statistics(facts: Facts, network: Cost) -> StageLoad:
         facts.reading(data.train),
         Work(files=4, bytes=2 * features + 2 * DOUBLE * tables),
     )
-    memory = FLOAT * batch * (network.elements + 4 * network.largest + 3 * facts.numbers)
+    at_once = batch if facts.cuda or averaged else min(batch, CPU_IMAGES)
+    memory = FLOAT * at_once * (network.elements + 4 * network.largest) + FLOAT * batch * 3 * facts.numbers
     memory += FLOAT * network.parameters + (3 if averaged else 2) * DOUBLE * tables
     if not facts.cuda:
         memory += features
