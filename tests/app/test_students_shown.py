@@ -56,6 +56,32 @@ def test_the_evaluation_panel_names_each_student() -> None:
     assert len(set(curves.slots)) == 3
 
 
+def test_a_verifier_is_named_with_its_chunk() -> None:
+    looks = [
+        events.Metrics(stage="verifier", student="vgg", chunk=chunk, epoch=100, epochs=300, loss=1.0, top1=10.0 * chunk)
+        for chunk in (0, 1)
+    ]
+    several, one = RunView(), RunView()
+    several.apply_all([events.Hello(stages=["recover"], chunks=2), *looks, *METRICS])
+    assert metric_rows(several)[:2] == [
+        ("verifier vgg chunk 1", "100/300", "1", "0.00", ""), ("verifier vgg chunk 2", "100/300", "1", "10.00", ""),
+    ]  # fmt: skip
+    one.apply_all([events.Hello(stages=["recover"], chunks=1), looks[0]])
+    assert metric_rows(one)[0][0] == "verifier vgg"
+    before, with_it = RunView(), accuracy_curves(several)
+    before.apply_all(METRICS)
+    assert [name for name, _ in with_it.series] == [name for name, _ in accuracy_curves(before).series]
+
+
+def test_the_table_of_curves_has_a_verifiers_chunks(run: rundir.RunDir) -> None:
+    writer = events.Writer(run.events_file)
+    for chunk in (0, 1):
+        writer.write(events.Metrics(stage="verifier", student="vgg", chunk=chunk, epoch=9, epochs=9, top1=5.0 + chunk))
+    writer.close()
+    rows = [row[3:] for row in table(run, "run") if row[2] == "verifier vgg" and row[5] == "top1"]
+    assert rows == [(0, 9, "top1", 5.0), (1, 9, "top1", 6.0)]
+
+
 def test_a_run_has_the_figures_of_its_first_student_and_teacher(run: rundir.RunDir) -> None:
     assert summarise(run).last_top1 == 80.0
     curves = read_curves(run, "run")

@@ -60,7 +60,8 @@ class Display:
             self._note = f"loss {event.total[-1]} feature {event.feature[-1]} BN {event.bn[-1]}"
         elif isinstance(event, events.Metrics):
             self._note = f"loss {event.loss}" + (f" top-1 {event.top1:.2f} %" if event.top1 is not None else "")
-            if event.top1 is not None and not self._live:
+            # A teacher as a whole, which no epoch is told of, has a line of the log.
+            if event.top1 is not None and event.epochs and not self._live:
                 who = f"{event.stage} {event.student}".strip()
                 what = "epoch" if event.chunk is None else f"chunk {event.chunk + 1} iteration"
                 self._line(f"{who} {what} {event.epoch}/{event.epochs}: {self._note}")
