@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from engine.config import RunConfig
 
 STEP_OPTIONS = (
-    "iterations", "lr", "beta1", "beta2", "tv", "l2", "augment", "crop_min", "flip", "roll", "curriculum",
+    "iterations", "lr", "beta1", "beta2", "tv", "l2", "augment", "crop_min", "flip", "roll", "roll_both", "curriculum",
     "milestone", "precision", "compile", "micro_batch", "checkpoint_every", "preview_every", "verify_every",
 )  # fmt: skip
 PATCH_OPTIONS = ("patches_per_image", "patch_choice", "patch_photos", "patch_crops", "patch_crop_min")
@@ -61,6 +61,8 @@ def _idle(config: RunConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         yield "recover.objective = 'start' optimises nothing", "recover", STEP_OPTIONS
     elif recover.curriculum == "none":
         yield "recover.curriculum = 'none'", "recover", ("milestone",)
+    if recover.roll == 0 and recover.objective in ("wmdd", "sre2l") and train.images != "real":
+        yield "recover.roll = 0 shifts nothing", "recover", ("roll_both",)
     if not recover.verifier and train.images != "real":
         yield "there is no recover.verifier", "recover", ("verify_every",)
     if recover.objective in ("wmdd", "sre2l", "start") and train.images != "real":

@@ -143,7 +143,7 @@ def sre2l_tiny_imagenet(ipc: int) -> RunConfig:
         squeeze={"lr": 0.2, "batch_size": 256, "warmup_epochs": 5},
         statistics={"variance": "exact"},
         barycenter={"weights": "none"},
-        recover={**SRE2L_RECOVER, "iterations": 4000, "lr": 0.1, "r_bn": 1.0, "roll": 4},
+        recover={**SRE2L_RECOVER, "iterations": 4000, "lr": 0.1, "r_bn": 1.0, "roll": 4, "roll_both": True},
         relabel={"storage": "online", "mix": "none"},
         train={
             "optimizer": "sgd", "lr": 0.2, "weight_decay": 1e-4, "warmup_epochs": 5, "epochs": 100, "batch_size": 256,
@@ -178,7 +178,7 @@ def cda_tiny_imagenet(ipc: int) -> RunConfig:
     return _derive(
         sre2l_tiny_imagenet(ipc),
         f"cda-tiny-imagenet-ipc{ipc}",
-        recover={"lr": 0.4, "r_bn": 0.05, "curriculum": "cosine"},
+        recover={"lr": 0.4, "r_bn": 0.05, "curriculum": "cosine", "roll_both": False},
     )
 
 

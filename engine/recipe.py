@@ -6,7 +6,7 @@ Shapes: B images of a chunk, T iterations, C classes, F channels, D features, K 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -145,9 +145,12 @@ def make_recipe(
     if not shared:
         bounds_T = bounds_T.repeat_interleave(len(chunk.labels_B))
     roll = min(recover.roll, dataset.resolution - 1)
+    sides = 2 if recover.roll_both else 1
     views = draw_views(
-        count, dataset.resolution, bounds_T, recover.flip, roll, config.seed, "recover-views", chunk.index
+        count, dataset.resolution, bounds_T, recover.flip, sides * roll, config.seed, "recover-views", chunk.index
     )
+    if recover.roll_both:
+        views = replace(views, rolls_N2=views.rolls_N2 - roll)
     mean, std = torch.tensor(dataset.mean), torch.tensor(dataset.std)
     return Recipe(
         targets=targets,

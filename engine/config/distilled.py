@@ -101,6 +101,11 @@ class RecoverConfig(Section):
         description="Largest circular shift of the view in each axis.",
         json_schema_extra=unit("px"),
     )
+    roll_both: bool = Field(
+        False,
+        description="Shift to either side by up to recover.roll, as SRe2L does on Tiny-ImageNet, in place of one.",
+        json_schema_extra=LATER,
+    )
     curriculum: Literal["none", "step", "linear", "cosine"] = Field(
         "none", description="CDA: how the lower crop bound falls from 1 to crop_min."
     )

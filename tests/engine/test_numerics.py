@@ -13,12 +13,13 @@ from torch.nn import functional
 from engine import barycenter, statistics
 from engine.augment import Views, apply_views, draw_views
 from engine.chunks import plan_chunks
-from engine.config import RecoverConfig
+from engine.config import DataConfig, RecoverConfig, RunConfig, override
+from engine.data import load_dataset
 from engine.losses import Coefficients, Targets, image_moments
 from engine.models import build
 from engine.models.instrument import Probe, bn_layers
 from engine.optimise import loss_and_gradient
-from engine.recipe import Recipe, crop_bounds, learning_rates
+from engine.recipe import Recipe, crop_bounds, learning_rates, make_recipe
 
 
 @pytest.fixture
@@ -206,6 +207,25 @@ def test_views_equal_interpolate_flip_roll() -> None:
             expected = expected.flip(3)
         expected = expected.roll(tuple(views.rolls_N2[n].tolist()), (2, 3))
         torch.testing.assert_close(found[n : n + 1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_shifts_to_either_side() -> None:
+    """By −3 to 3 pixels, each as often; and a negative shift is a circular one, too."""
+    dataset = load_dataset(DataConfig(), 0, torch.device("cpu"))
+    chunk = plan_chunks(10, 1, 10, "across-classes")[0]
+    targets = Targets(chunk.labels_B, chunk.labels_B, torch.ones(1, 10), (), (), None)
+
+    def rolls(*changes: str) -> torch.Tensor:
+        settings = override(RunConfig(), ["recover.roll=3", "recover.iterations=2000", *changes])
+        return make_recipe(settings, chunk, dataset, targets, torch.device("cpu")).views.rolls_N2
+
+    assert rolls().unique().tolist() == [0, 1, 2, 3]
+    shifts, counts = rolls("recover.roll_both=true").unique(return_counts=True)
+    assert shifts.tolist() == [-3, -2, -1, 0, 1, 2, 3]
+    assert counts.max() < 1.3 * counts.min()
+    images, whole = torch.randn(1, 3, 8, 8), torch.tensor([[0.0, 0.0, 8.0, 8.0]])
+    found = apply_views(images, Views(whole, torch.tensor([False]), torch.tensor([[-2, 3]])))
+    torch.testing.assert_close(found, images.roll((-2, 3), (2, 3)))
 
 
 def test_views_shrink_with_antialiasing() -> None:

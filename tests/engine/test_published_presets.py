@@ -41,6 +41,11 @@ def test_recovery_of_sre2l_and_cda(name: str, iterations: int, lr: float, r_bn: 
     assert (recover.first_bn_multiplier, recover.milestone) == (10.0, 1.0)
 
 
+def test_only_sre2l_on_tiny_imagenet_shifts_to_either_side() -> None:
+    both = {name for name in presets.PRESETS if presets.get(name).recover.roll_both}
+    assert both == {"sre2l-tiny-imagenet-ipc50", "sre2l-tiny-imagenet-ipc100"}
+
+
 def test_imagenet_21k_needs_no_statistics_of_its_ten_thousand_classes() -> None:
     settings = presets.get("cda-imagenet21k-ipc20")
     assert settings.stages == ("squeeze", "recover", "relabel", "train")
