@@ -12,7 +12,7 @@ from wmdd_tui.store.view import RunView
 
 STATE_SECONDS = 1.0
 #: A long file is shown as far as it has been read this often, and a fast writer cannot keep the screen from it.
-PIECE_SECONDS = 0.5
+PIECE_SECONDS = 1.0
 
 
 class Follower:
