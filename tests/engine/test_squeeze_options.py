@@ -144,7 +144,7 @@ def test_a_stopped_training_ends_as_an_undisturbed_one(tmp_path: Path, monkeypat
         "squeeze.augment=augmix", "squeeze.erase=0.5", "squeeze.mixup=0.2", "squeeze.cutmix=1", "squeeze.ema=0.8",
         "squeeze.ema_every=2", "squeeze.warmup_epochs=1", "squeeze.optimizer=rmsprop", "squeeze.schedule=step",
     )  # fmt: skip
-    small = ("data.max_per_class=2", "teacher.width=4", "squeeze.epochs=3", "squeeze.batch_size=8")
+    small = ("data.max_per_class=1", "teacher.width=4", "squeeze.epochs=3", "squeeze.batch_size=5")
     settings = override(RunConfig(), [*small, *every])
     dataset = load_dataset(settings.data, 0, torch.device("cpu"))
 
