@@ -106,12 +106,15 @@ def _tar_reader(path: Path) -> tuple[Callable[[str], bytes], bool]:
 def _parse_pickle(data: bytes, kind: str, name: str) -> tuple[np.ndarray[Any, Any], list[int]]:
     try:
         content = _ArrayUnpickler(io.BytesIO(data), encoding="bytes").load()
-        pixels = np.asarray(content[b"data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
+        pixels = np.asarray(content[b"data"]).reshape(-1, 3, 32, 32)
         labels = [int(label) for label in content[b"labels" if kind == "cifar10" else b"fine_labels"]]
     except pickle.UnpicklingError as error:
         raise DataError(f"{kind} file '{name}' is refused: {error}; nothing was executed") from None
     except Exception as error:  # unpickling damaged bytes may raise anything
         raise DataError(f"{kind} file '{name}' is damaged: {error}", "unpack the standard archive again") from None
+    if pixels.dtype != np.uint8:
+        told = f"{kind} file '{name}' is damaged: its pixels are {pixels.dtype}, not bytes"
+        raise DataError(told, "unpack the standard archive again")
     return pixels, labels
 
 

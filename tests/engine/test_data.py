@@ -202,6 +202,12 @@ def test_cifar_binary(tmp_path: Path) -> None:
     assert torch.equal(found.val.batch(torch.tensor([4]))[0].flatten(), torch.from_numpy(record[4, 1:]))
 
 
+def test_a_cifar_pickle_of_other_numbers_is_refused(tmp_path: Path) -> None:
+    _cifar_batches(tmp_path, {b"data": np.full((20, 3072), np.nan), b"labels": [0] * 20})
+    with pytest.raises(DataError, match="float64, not bytes"):
+        load(dataset="cifar10", path=str(tmp_path), resolution=32)
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return (eval, ("1/0",))
