@@ -32,14 +32,14 @@ Array = npt.NDArray[np.float64]
 #: In single or double precision.
 Floats = npt.NDArray[np.float32] | Array
 
-#: A class whose n × K exceeds this is large: fewer starts, which are compared sooner.
-LARGE = 20_000
+#: A class whose n × K exceeds this is large: fewer starts, which are compared on a sample of so many features a point.
+LARGE, SAMPLE = 20_000, 10
 #: Starts of small and of large classes, by weights.
 STARTS = {"uniform": (8, 2), "optimized": (10, 2)}
-#: ``climb`` corrects fully for a feature's part in its own point, then by half. A step that gains less than a share of
-#: W2² ends a correction: while the starts of small and of large classes are compared, and for the best of them.
+#: ``climb`` corrects fully for a feature's part in its own point, then by half; a step that gains less than this share
+#: of W2² ends a correction.
 CORRECTIONS = (1.0, 0.5)
-SCOUTING, CLIMBING = (5e-3, 1e-2), 2e-3
+CLIMBING = 2e-3
 
 
 @dataclass(frozen=True)
@@ -140,15 +140,22 @@ def _uniform(features_nD: Array, ipc: int, iterations: int, tolerance: float, st
     if ipc >= len(features_nD):
         # Cyclic repetition is the optimum when n divides K, and the start otherwise.
         return refine(features_nD, features_nD[np.arange(ipc) % len(features_nD)], iterations, tolerance)
-    single_nD = features_nD.astype(np.float32)
-    least = SCOUTING[_large(features_nD, ipc)]
-    found = []
-    for start in starts:
-        drawn_K = np.random.default_rng(start).choice(len(features_nD), ipc, replace=False)
-        found.append(climb(single_nD, single_nD[drawn_K], iterations, CORRECTIONS[:1], least))
+    single_nD: Floats = features_nD.astype(np.float32)
+    sample_nD = single_nD
+    if _large(features_nD, ipc):
+        sample_nD = _drawn(single_nD, SAMPLE * ipc, sum(starts))
+    found = [climb(sample_nD, _drawn(sample_nD, ipc, start), iterations) for start in starts]
     _, points_KD = min(found, key=lambda one: one[0])
-    _, points_KD = climb(single_nD, points_KD, iterations, CORRECTIONS, CLIMBING)
+    if sample_nD is not single_nD:
+        _, points_KD = climb(single_nD, points_KD, iterations)
     return refine(features_nD, points_KD.astype(np.float64), iterations, tolerance)
+
+
+def _drawn(features_nD: Floats, count: int, seed: int) -> Floats:
+    """At most ``count`` features, each once."""
+    order_n = np.random.default_rng(seed).permutation(len(features_nD))
+    drawn_nD: Floats = features_nD[order_n[:count]]
+    return drawn_nD
 
 
 def _costs(features_nD: Floats, squares_n: Floats, points_KD: Floats) -> Floats:
@@ -171,16 +178,14 @@ def _projected(features_nD: Floats, plan_nK: Array) -> Floats:
     return points_KD
 
 
-def climb(
-    features_nD: Floats, points_KD: Floats, iterations: int, corrections: Sequence[float], least: float
-) -> tuple[float, Floats]:
+def climb(features_nD: Floats, points_KD: Floats, iterations: int) -> tuple[float, Floats]:
     """The alternation with costs that know that points move along: W2² (an upper bound of it) and points.
 
     Where features x of point a and y of point b change places and both points follow, n W2² changes by
     ``c_xb + c_ya - c_xa - c_yb - (2/m) ‖x - y‖²`` with m = n/K features a point. Half the sum of the four costs is what
     ‖x - y‖² is on average, so the cost to a feature's own point counts 1 + 2/m times as much as to another: it would be
     farther away had the feature not drawn the point. Many change places at once, so a step may also lose; then the best
-    so far is kept. Where a step gains less than the share ``least``, the next of the ``corrections`` takes its turn.
+    so far is kept.
     """
     squares_n = np.einsum("nd,nd->n", features_nD, features_nD)
 
@@ -191,14 +196,14 @@ def climb(
         cost_nK = _costs(features_nD, squares_n, points_KD)
         return float(np.vdot(plan_nK, cost_nK)), points_KD, plan_nK, cost_nK
 
-    best, left = moved(_costs(features_nD, squares_n, points_KD)), list(corrections)
+    best, left = moved(_costs(features_nD, squares_n, points_KD)), list(CORRECTIONS)
     for _ in range(iterations - 1):
         _, _, plan_nK, cost_nK = best
         found = moved(cost_nK * (1 + 2 * left[0] * len(points_KD) * plan_nK))
         gained = best[0] - found[0]
         if gained > 0:
             best = found
-        if gained <= least * best[0]:
+        if gained <= CLIMBING * best[0]:
             del left[0]
             if not left:
                 break
