@@ -33,7 +33,7 @@ Array = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32] | Array
 
 #: A class whose n × K exceeds this is large: fewer starts, which are compared on a sample of so many features a point.
-LARGE, SAMPLE = 20_000, 8
+LARGE, SAMPLE = 20_000, 10
 #: Starts of small and of large classes, by weights.
 STARTS = {"uniform": (8, 2), "optimized": (10, 2)}
 #: ``climb`` corrects fully for a feature's part in its own point, then by half; a step that gains less than this share
@@ -216,10 +216,11 @@ def refine(features_nD: Array, points_KD: Array, iterations: int, tolerance: flo
     w2sq, plan_nK = _balanced(_costs(features_nD, squares_n, points_KD))
     for _ in range(iterations):
         moved_KD = _projected(features_nD, plan_nK).astype(np.float64, copy=False)
-        # By so much W2² falls where points follow their plan.
-        if np.square(moved_KD - points_KD).sum() / len(points_KD) <= tolerance * w2sq:
-            break
+        gained = float(np.square(moved_KD - points_KD).sum()) / len(points_KD)  # by points that follow this plan
         points_KD = moved_KD
+        if gained <= tolerance * w2sq:  # too little for another plan
+            w2sq -= gained
+            break
         w2sq, plan_nK = _balanced(_costs(features_nD, squares_n, points_KD))
     return Barycenter(points_KD, np.full(len(points_KD), 1 / len(points_KD)), w2sq)
 
