@@ -21,8 +21,8 @@ START, DATA = "start", "data"
 TO_IMAGES, TO_WEIGHTS = 2.0, 3.0
 #: Patches a forward pass (as engine.starts has it).
 PATCHES_AT_A_TIME = 64
-#: Passes over the elements of BatchNorm layers: moments in recovery, moments in float64 in the statistics.
-MOMENTS, EXACT_MOMENTS = 2.0, 3.0
+#: Passes over the elements of BatchNorm layers: moments in recovery, and in the statistics (where they stay in caches).
+MOMENTS, EXACT_MOMENTS = 2.0, 0.5
 #: Elements that are kept for the backward pass, and copies of the largest layer in flight, both measured on CPU runs.
 KEPT, IN_FLIGHT, IN_EVALUATION = 2.3, 3.0, 2.3
 #: Images of a forward pass of the statistics on a CPU (as engine.statistics has it).
