@@ -32,10 +32,12 @@ Array = npt.NDArray[np.float64]
 #: In single or double precision.
 Floats = npt.NDArray[np.float32] | Array
 
-#: A class whose n × K exceeds this is large: fewer starts, which are compared on a sample of so many features a point.
+#: A class whose n × K exceeds this is large: its starts are compared on a sample of so many features a point.
 LARGE, SAMPLE = 20_000, 10
-#: Starts of small and of large classes, by weights.
-STARTS = {"uniform": (8, 2), "optimized": (10, 2)}
+#: A class whose n × K does not exceed this is tiny: a start costs some milliseconds, and the luck of each counts more.
+TINY = 4_000
+#: Starts of tiny, small and large classes, by weights.
+STARTS = {"uniform": (32, 8, 2), "optimized": (10, 10, 2)}
 #: ``climb`` corrects fully for a feature's part in its own point, then by half; a step that gains less than this share
 #: of W2² ends a correction.
 CORRECTIONS = (1.0, 0.5)
@@ -74,14 +76,11 @@ def solve(
     features_nD = np.ascontiguousarray(features_nD, dtype=np.float64)
     if not len(features_nD):
         raise ValueError("a barycenter needs at least one feature")
-    starts = _seeds(seed, restarts or STARTS[weights][_large(features_nD, ipc)])
+    size = len(features_nD) * ipc
+    starts = _seeds(seed, restarts or STARTS[weights][(size > TINY) + (size > LARGE)])
     if weights == "optimized":
         return _optimized(features_nD, ipc, iterations, starts)
     return _uniform(features_nD, ipc, iterations, tolerance, starts)
-
-
-def _large(features_nD: Array, ipc: int) -> bool:
-    return len(features_nD) * ipc > LARGE
 
 
 def _seeds(seed: int, count: int) -> list[int]:
@@ -142,7 +141,7 @@ def _uniform(features_nD: Array, ipc: int, iterations: int, tolerance: float, st
         return refine(features_nD, features_nD[np.arange(ipc) % len(features_nD)], iterations, tolerance)
     single_nD: Floats = features_nD.astype(np.float32)
     sample_nD = single_nD
-    if _large(features_nD, ipc):
+    if len(features_nD) * ipc > LARGE:
         sample_nD = _drawn(single_nD, SAMPLE * ipc, sum(starts))
     found = [climb(sample_nD, _drawn(sample_nD, ipc, start), iterations) for start in starts]
     _, points_KD = min(found, key=lambda one: one[0])

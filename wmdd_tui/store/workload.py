@@ -27,8 +27,8 @@ MOMENTS, EXACT_MOMENTS = 2.0, 0.5
 KEPT, IN_FLIGHT, IN_EVALUATION = 2.3, 3.0, 2.3
 #: Images of a forward pass of the statistics on a CPU (as engine.statistics has it).
 CPU_IMAGES = 32
-#: Starts of a class, and from which features × points on they are fewer (as engine.barycenter has it).
-STARTS, LARGE, STARTS_WHEN_LARGE = 8, 20_000, 2
+#: Starts of a class, and beyond which features × points they are fewer (as engine.barycenter has it).
+STARTS, TINY, LARGE = (32, 8, 2), 4_000, 20_000
 TYPICAL_ITERATIONS = 60
 FLOAT, HALF, DOUBLE = 4, 2, 8
 #: Length of a feature from which on the distances cost more than the transport plan.
@@ -257,8 +257,7 @@ def _statistics(facts: Facts, network: Cost) -> StageLoad:
 def _barycenter(facts: Facts, network: Cost) -> StageLoad:
     config, data, ipc = facts.config.barycenter, facts.data, facts.config.ipc
     each = data.train / data.classes
-    large = each * ipc > LARGE
-    starts = config.restarts or (STARTS_WHEN_LARGE if large else STARTS)
+    starts = config.restarts or STARTS[(each * ipc > TINY) + (each * ipc > LARGE)]
     share = min(1.0, config.iterations / TYPICAL_ITERATIONS)
     threads = min(facts.config.run.threads, data.classes)
     transport = data.classes * starts * each * ipc * (1 + network.features / WIDE_FEATURES) * share / threads
