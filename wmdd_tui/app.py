@@ -32,6 +32,7 @@ from wmdd_tui.theme import DARK, LIGHT, THEMES
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
+    from wmdd_tui.store.ahead import Ahead
     from wmdd_tui.widgets.config_form import Draft
 
 #: What does without a screen as much as can be done without one.
@@ -72,6 +73,7 @@ class WmddApp(App[int]):
         settings: Settings | None = None,
         theme: str | None = None,
         keymap: Mapping[str, str] | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         super().__init__()
         self.keymap = dict(keymap or {})
@@ -80,6 +82,7 @@ class WmddApp(App[int]):
         self.draft: Draft | None = None
         self._first = screen_name
         self._preset = preset
+        self._ahead = ahead
         self._engines: list[subprocess.Popen[bytes]] = []
         for one in (DARK, LIGHT):
             self.register_theme(one)
@@ -97,7 +100,7 @@ class WmddApp(App[int]):
         if self._first == "new":
             self.push_screen(opening.new_run(self._preset))
         elif self._first == "monitor" and self.watched is not None:
-            self.push_screen(opening.monitor(self.watched))
+            self.push_screen(opening.monitor(self.watched, self._ahead))
 
     def start(self, config: RunConfig, queue: bool = False) -> RunDir:
         """Create a run and start its engine, at once or behind what runs on its device. Raises EngineError."""
@@ -150,6 +153,7 @@ def run_app(
     slow_link: bool = False,
     ascii: bool = False,
     theme: str | None = None,
+    ahead: Ahead | None = None,
 ) -> int:
     """Show the dashboard until the user leaves; returns the exit code. Raises EngineError: unknown run, theme, key."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -160,7 +164,8 @@ def run_app(
         raise ConfigError(f"there is no theme '{theme}'", f"choose --theme {' or '.join(THEMES)}")
     watched = find(run or "") if screen == "monitor" or run is not None else None
     settings = Settings(readonly, slow_link, ascii)
-    app = WmddApp("monitor" if watched else screen, watched, preset, settings, theme, load_keymap(keymap_file()))
+    keymap = load_keymap(keymap_file())
+    app = WmddApp("monitor" if watched else screen, watched, preset, settings, theme, keymap, ahead)
     code = app.run()
     print(farewell(app.watched), end="")
     return app.return_code or code or 0

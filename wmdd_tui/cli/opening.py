@@ -7,6 +7,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from engine import rundir
+from wmdd_tui.store import ahead
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -52,8 +53,17 @@ def attach(
     theme: Theme = None,
 ) -> None:
     """Open the dashboard on a run: wmdd-tui attach RUN"""
-    path = str(rundir.find(run_name).path)
-    show("monitor", run=path, readonly=readonly, slow_link=slow_link, ascii=ascii_only, theme=theme)
+    run = rundir.find(run_name)
+    # Textual is imported while the other process reads.
+    show(
+        "monitor",
+        run=str(run.path),
+        ahead=ahead.begin(run),
+        readonly=readonly,
+        slow_link=slow_link,
+        ascii=ascii_only,
+        theme=theme,
+    )
 
 
 @app.callback()

@@ -20,6 +20,7 @@ from wmdd_tui.screens.base import ActionScreen, bindings
 from wmdd_tui.screens.choose_classes import ChooseClasses
 from wmdd_tui.screens.control import ask_stop, toggle_pause
 from wmdd_tui.screens.exporting import export_charts
+from wmdd_tui.store.ahead import Ahead
 from wmdd_tui.store.alerts import AlertBook
 from wmdd_tui.store.exports import write_text
 from wmdd_tui.store.following import Follower
@@ -87,9 +88,10 @@ class MonitorScreen(ActionScreen):
     BINDINGS = bindings("monitor")
     AUTO_FOCUS = ""  # the first widget would be the hidden filter, which would take the keys
 
-    def __init__(self, run: RunDir) -> None:
+    def __init__(self, run: RunDir, ahead: Ahead | None = None) -> None:
         super().__init__()
         self.run = run
+        self._ahead = ahead
         self.state = "starting"
         self.view = RunView()
         self.frozen = False
@@ -134,7 +136,7 @@ class MonitorScreen(ActionScreen):
     def _follow(self) -> None:
         """Read what the engine appends; one message a batch, and never one ahead of the screen."""
         worker = get_current_worker()
-        follower = Follower(self.run, self.view, self._view_lock)
+        follower = Follower(self.run, self.view, self._view_lock, self._ahead)
         seconds = SLOW_SECONDS if self.cockpit.settings.slow_link else POLL_SECONDS
         while not (self._left.is_set() or worker.is_cancelled):
             if follower.step(read=not self.frozen):

@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from wmdd_tui.screens.compare import CompareScreen
     from wmdd_tui.screens.monitor import MonitorScreen
     from wmdd_tui.screens.new_run import NewRunScreen
+    from wmdd_tui.store.ahead import Ahead
 
 
-def monitor(run: RunDir) -> MonitorScreen:
-    """The monitor of a run."""
+def monitor(run: RunDir, ahead: Ahead | None = None) -> MonitorScreen:
+    """The monitor of a run, which a process may have begun to read."""
     from wmdd_tui.screens.monitor import MonitorScreen
 
-    return MonitorScreen(run)
+    return MonitorScreen(run, ahead)
 
 
 def new_run(preset: str | None = None, config: RunConfig | None = None) -> NewRunScreen:

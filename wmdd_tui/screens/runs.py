@@ -151,7 +151,7 @@ class RunsScreen(ActionScreen):
         self._places = message.places
         self._marked &= self._summaries.keys()
         self._refresh_table()
-        if not self._loaded:
+        if not self._loaded and self.is_current:
             self._loaded = True
             self.call_after_refresh(self._load_screens)
 

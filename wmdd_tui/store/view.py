@@ -65,6 +65,10 @@ class RunView:
         self._forget()
         self._alert("replaced", "the event file was cut short or replaced; shown is what it holds now")
 
+    def become(self, other: RunView) -> None:
+        """Hold what another view does, which is then no longer to be used."""
+        self.__dict__.update({name: value for name, value in vars(other).items() if name != "_takers"})
+
     def _forget(self) -> None:
         self.hello: events.Hello | None = None
         self.first_time = 0.0
