@@ -9,10 +9,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from engine.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 VAL_FOLDERS = ("val", "validation", "test")
@@ -173,7 +177,7 @@ def _parquet_facts(root: Path) -> DatasetFacts:
             rows.append((shard, len(values)))
             highest = max([highest, *(value for value in values.unique().to_pylist() if isinstance(value, int))])
         classes = len(parquet_class_names(shards[0])) if shards else 0
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeError) as error:
         return DatasetFacts("parquet", str(root), root.name, problem=f"a shard cannot be read: {error}")
     val = sum(count for shard, count in rows if any(p.startswith(VAL_FOLDERS) for p in shard.relative_to(root).parts))
     return DatasetFacts(
@@ -189,7 +193,9 @@ def _parquet_facts(root: Path) -> DatasetFacts:
 
 
 def parquet_class_names(shard: Path) -> tuple[str, ...]:
-    """Class names from Hugging Face metadata; empty where there are none. Raises OSError, pyarrow.ArrowException."""
+    """Class names from Hugging Face metadata; empty where there are none. Raises OSError, pyarrow.ArrowException,
+    UnicodeError.
+    """
     import pyarrow.parquet
 
     metadata = pyarrow.parquet.read_schema(shard).metadata or {}
@@ -198,6 +204,15 @@ def parquet_class_names(shard: Path) -> tuple[str, ...]:
         return next(tuple(str(n) for n in features[column]["names"]) for column in LABEL_COLUMNS if column in features)
     except (KeyError, ValueError, TypeError, StopIteration):
         return ()
+
+
+def parquet_values(table: pyarrow.Table, column: str, shard: Path) -> list[Any]:
+    """A column's values. Raises DataError where its texts are none."""
+    try:
+        values: list[Any] = table[column].to_pylist()
+    except UnicodeError as error:
+        raise DataError(f"{shard}, column {column}: {error}", "copy or download it again") from None
+    return values
 
 
 def find_datasets(roots: Sequence[Path]) -> list[DatasetFacts]:

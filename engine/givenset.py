@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.catalog import IMAGE_SUFFIXES, LABEL_COLUMNS, class_folders, natural_key
+from engine.catalog import IMAGE_SUFFIXES, LABEL_COLUMNS, class_folders, natural_key, parquet_values
 from engine.errors import DataError
 
 CARD = "dataset.json"
@@ -250,15 +250,18 @@ def _parquet(root: Path, shards: list[Path]) -> GivenSet:
     for shard in shards:
         try:
             table = pyarrow.parquet.read_table(shard)
-        except (pyarrow.ArrowException, OSError) as error:
+            columns = table.column_names
+        except (pyarrow.ArrowException, OSError, UnicodeError) as error:
             raise DataError(f"{shard} cannot be read as Parquet: {error}", "copy or download it again") from None
-        label = next((name for name in LABEL_COLUMNS if name in table.column_names), None)
-        if "image" not in table.column_names or label is None:
+        label = next((name for name in LABEL_COLUMNS if name in columns), None)
+        if "image" not in columns or label is None:
             raise DataError(
-                f"{shard} has columns {', '.join(table.column_names)[:200]}",
+                f"{shard} has columns {', '.join(columns)[:200]}",
                 f"needed: image, and one of {', '.join(LABEL_COLUMNS)}",
             )
-        for row, (image, number) in enumerate(zip(table["image"].to_pylist(), table[label].to_pylist(), strict=True)):
+        for row, (image, number) in enumerate(
+            zip(parquet_values(table, "image", shard), parquet_values(table, label, shard), strict=True)
+        ):
             content = image.get("bytes") if isinstance(image, dict) else image
             if not isinstance(content, bytes) or not isinstance(number, int) or number < 0:
                 raise DataError(f"{shard} row {row}: image or label is missing or of the wrong type")

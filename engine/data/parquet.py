@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import torch
 
-from engine.catalog import LABEL_COLUMNS, parquet_class_names
+from engine.catalog import LABEL_COLUMNS, parquet_class_names, parquet_values
 from engine.data.listing import Listing, Split
 from engine.errors import DataError
 
@@ -56,17 +56,18 @@ def _split(root: Path, shards: list[Path]) -> Split:
     for shard in shards:
         try:
             table = pyarrow.parquet.read_table(shard)
-        except (pyarrow.ArrowException, OSError) as error:
+            columns = table.column_names
+        except (pyarrow.ArrowException, OSError, UnicodeError) as error:
             raise DataError(f"{shard} cannot be read as Parquet: {error}", "copy or download it again") from None
-        label_column = next((name for name in LABEL_COLUMNS if name in table.column_names), None)
-        if "image" not in table.column_names or label_column is None:
+        label_column = next((name for name in LABEL_COLUMNS if name in columns), None)
+        if "image" not in columns or label_column is None:
             raise DataError(
-                f"{shard} has columns {', '.join(table.column_names)}",
+                f"{shard} has columns {', '.join(columns)}",
                 f"needed: image, and one of {', '.join(LABEL_COLUMNS)}",
             )
-        own = table["path"].to_pylist() if "path" in table.column_names else [None] * len(table)
+        own = parquet_values(table, "path", shard) if "path" in columns else [None] * len(table)
         for row, (image, label) in enumerate(
-            zip(table["image"].to_pylist(), table[label_column].to_pylist(), strict=True)
+            zip(parquet_values(table, "image", shard), parquet_values(table, label_column, shard), strict=True)
         ):
             content = image.get("bytes") if isinstance(image, dict) else image
             if not isinstance(content, bytes) or not isinstance(label, int) or label < 0:

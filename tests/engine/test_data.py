@@ -163,6 +163,18 @@ def test_numeric_class_folders_sort_as_numbers(tmp_path: Path) -> None:
     assert load(dataset="imagefolder", path=str(tmp_path), resolution=8).class_ids == ("9", "10", "1000")
 
 
+@pytest.mark.parametrize("text", ["qqqq", "wwww"], ids=["name of a column", "path of an image"])
+def test_a_parquet_shard_whose_texts_are_none_is_refused(tmp_path: Path, text: str) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "x.png")
+    rows = {"image": [{"bytes": (tmp_path / "x.png").read_bytes()}], "label": [0], "path": ["wwww"], "qqqq": [1]}
+    file = tmp_path / "train.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(rows), file, store_schema=False, write_statistics=False)
+    file.write_bytes(file.read_bytes().replace(text.encode(), b"\x80" + text[1:].encode()))
+    with pytest.raises(DataError, match=r"train\.parquet"):
+        load(dataset="parquet", path=str(tmp_path))
+    assert ("cannot be read" in dataset_facts("parquet", tmp_path).problem) == (text == "qqqq")
+
+
 def test_parquet(tmp_path: Path) -> None:
     Image.new("RGB", (9, 9), (10, 200, 30)).save(tmp_path / "x.png")
     content = (tmp_path / "x.png").read_bytes()
