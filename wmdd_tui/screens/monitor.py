@@ -190,8 +190,7 @@ class MonitorScreen(ActionScreen):
             panel = self._panel(name)
             panel.display = name in shown
             panel.set_class(name == self._current, "-current")
-        # A panel comes back as it was and is then brought up to date, so a key shows its effect at once. On a slow link
-        # nothing is sent twice.
+        # Panels come back as they were and are then brought up to date, so a key shows at once; not on a slow link.
         stale = self._stale & {*shown, FIGURES}
         late = set() if self.cockpit.settings.slow_link else stale & self._drawn_at.keys()
         self._draw(stale - late)
