@@ -39,5 +39,5 @@ def to_ascii(text: str) -> str:
 class AsciiFilter(LineFilter):
     """Textual's hook for what goes to the terminal."""
 
-    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:  # noqa: ARG002  (Textual gives it)
         return [Segment(to_ascii(text), style, control) for text, style, control in segments]

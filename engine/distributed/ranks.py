@@ -84,7 +84,7 @@ def _as_torchrun_says(environ: MutableMapping[str, str], tasks: str) -> None:
     environ["WORLD_SIZE"] = tasks
     environ["LOCAL_RANK"] = environ.get("SLURM_LOCALID", "0")
     per_node = environ.get("SLURM_STEP_TASKS_PER_NODE", "") or environ.get("SLURM_TASKS_PER_NODE", "")
-    environ.setdefault("LOCAL_WORLD_SIZE", re.match(r"\d*", per_node).group() or tasks)  # type: ignore[union-attr]
+    environ.setdefault("LOCAL_WORLD_SIZE", "".join(re.findall(r"^\d+", per_node)) or tasks)
     nodes = environ.get("SLURM_STEP_NODELIST", "") or environ.get("SLURM_JOB_NODELIST", "")
     environ.setdefault("MASTER_ADDR", first_host(nodes) or "127.0.0.1")
     job = environ.get("SLURM_JOB_ID", "0")

@@ -136,6 +136,7 @@ def _pass_signals_on(run: RunDir, process: subprocess.Popen[bytes]) -> dict[sign
         run.request("checkpoint-now")
 
     handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGUSR1: checkpoint}
+    # mypy makes one type of functions that name their arguments differently, and finds none.
     return {number: signal.signal(number, handler) for number, handler in handlers.items()}  # type: ignore[misc]
 
 

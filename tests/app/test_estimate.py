@@ -15,7 +15,7 @@ from piloted import until
 from textual.widgets import Input
 from typer.testing import CliRunner
 
-from engine import events, models, presets, rundir
+from engine import barycenter, events, models, presets, rundir
 from engine.artifacts import Cache
 from engine.checkpoints import pack
 from engine.chunks import plan_chunks
@@ -25,6 +25,7 @@ from engine.models.instrument import bn_layers, classifier_layer
 from engine.rundir import RunDir
 from wmdd_tui.app import WmddApp
 from wmdd_tui.cli.commands import app as commands
+from wmdd_tui.store import workload
 from wmdd_tui.store.arch_costs import cost_of
 from wmdd_tui.store.counts import DataCounts, data_counts, set_counts
 from wmdd_tui.store.devices import Device
@@ -456,6 +457,12 @@ def test_config_check_of_what_cannot_run_has_none(monkeypatch: pytest.MonkeyPatc
     assert "no such folder" in done.stderr
     told = json.loads(CliRunner().invoke(commands, ["config", "check", "--json"], catch_exceptions=False).stdout)
     assert "estimate" not in told
+
+
+def test_barycenters_are_counted_with_the_starts_that_the_engine_takes() -> None:
+    assert (
+        barycenter.STARTS["uniform"], barycenter.TINY, barycenter.LARGE,
+    ) == (workload.STARTS, workload.TINY, workload.LARGE)  # fmt: skip
 
 
 def test_estimating_needs_neither_torch_nor_a_screen() -> None:
