@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from engine import errors
 from engine.control import INTERRUPTED_CODE, SECOND_INTERRUPT_SECONDS
@@ -23,6 +24,8 @@ from engine.errors import ConfigError
 from engine.events import End
 from engine.rundir import RunDir
 
+#: What may handle a signal, as ``signal.signal`` takes and returns it.
+Handler = Callable[[int, FrameType | None], Any] | int | None
 RESTARTS = 3
 PATIENCE_SECONDS = 60.0
 MONITOR_SECONDS = 0.5
@@ -118,7 +121,7 @@ def supervise(run: RunDir, nodes: Nodes, ranks: int, stop_asked: Callable[[], bo
             signal.signal(number, handler)
 
 
-def _pass_signals_on(run: RunDir, process: subprocess.Popen[bytes]) -> dict[signal.Signals, signal.Handlers]:
+def _pass_signals_on(run: RunDir, process: subprocess.Popen[bytes]) -> dict[signal.Signals, Handler]:
     """Turn signals into requests; a second interrupt within 3 s ends all at once."""
     interrupted = float("-inf")
 
@@ -136,8 +139,7 @@ def _pass_signals_on(run: RunDir, process: subprocess.Popen[bytes]) -> dict[sign
         run.request("checkpoint-now")
 
     handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGUSR1: checkpoint}
-    # mypy makes one type of functions that name their arguments differently, and finds none.
-    return {number: signal.signal(number, handler) for number, handler in handlers.items()}  # type: ignore[misc]
+    return {number: signal.signal(number, handler) for number, handler in handlers.items()}
 
 
 def exit_code_of(end: End) -> int:
