@@ -38,11 +38,8 @@ if TYPE_CHECKING:
 #: What does without a screen as much as can be done without one.
 HEADLESS = {"runs": "runs", "new": "run", "monitor": "watch"}
 
-#: Looking through all objects for rubbish takes some 50 ms, and Python begins it when many are made, which is while a
-#: key is served or a file is read. So the newest are looked through more rarely, and the oldest by the clock instead.
+#: What Python does not look through for rubbish by itself (``cli.opening``) is looked through by the clock.
 RUBBISH_SECONDS = 60.0
-NEW_OBJECTS = 20_000
-NEVER = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,6 @@ class WmddApp(App[int]):
         self.stylesheet.set_variables(self.get_css_variables())
 
     def on_mount(self) -> None:
-        gc.set_threshold(NEW_OBJECTS, gc.get_threshold()[1], NEVER)
         self.set_interval(RUBBISH_SECONDS, lambda: gc.collect())
         self.set_keymap(self.keymap)
         if self.settings.ascii:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -18,12 +19,19 @@ Readonly = Annotated[bool, typer.Option("--readonly", help="Disable everything t
 SlowLink = Annotated[bool, typer.Option("--slow-link", help="Send less: images on request only.")]
 Theme = Annotated[str | None, typer.Option(help="dark or light.")]
 
+#: Looking through all objects for rubbish takes some 50 ms, and Python begins it when many are made, which is while a
+#: module is imported, a key is served or a file is read. So the newest are looked through more rarely, and the oldest
+#: by the application's clock.
+NEW_OBJECTS = 20_000
+NEVER = 1 << 30
+
 #: ``attach`` without the other commands.
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings=SETTINGS)
 
 
 def show(screen: str, **arguments: Any) -> NoReturn:
     """Open the dashboard on a screen; ends with its exit code. Raises EngineError as ``run_app``."""
+    gc.set_threshold(NEW_OBJECTS, gc.get_threshold()[1], NEVER)
     from wmdd_tui.app import run_app  # Textual costs a tenth of a second, and a wrong option should be told without
 
     raise typer.Exit(run_app(screen, **arguments))

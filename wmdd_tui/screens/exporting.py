@@ -1,4 +1,7 @@
-"""Charts and images as files, written away from the event loop."""
+"""Charts and images as files, written away from the event loop.
+
+What writes them is imported by those who export alone: the dashboard opens sooner without.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,7 @@ from engine.errors import EngineError
 from engine.rundir import RunDir
 from wmdd_tui.screens.base import ActionScreen
 from wmdd_tui.screens.choose import Choose
-from wmdd_tui.store.exporting import export
 from wmdd_tui.store.exports import exports_of
-from wmdd_tui.store.figures import plot
 
 KINDS = ("svg", "png", "csv")
 CHOICES = (
@@ -36,6 +37,8 @@ def ask_export(screen: ActionScreen, run: RunDir) -> None:
 
 def _export_images(screen: ActionScreen, run: RunDir, form: str) -> None:
     def write() -> str:
+        from wmdd_tui.store.exporting import export
+
         return f"images written to {export(run, exports_of(run) / form, form, force=True).folder}"
 
     _in_background(screen, write)
@@ -60,6 +63,8 @@ def export_charts(screen: ActionScreen, runs: Sequence[tuple[RunDir, str]], name
     """Write all charts of the runs, each with its label, as SVG, PNG and CSV; a notice says where, or what is wrong."""
 
     def draw() -> str:
+        from wmdd_tui.store.figures import plot
+
         folder = exports_of(runs[0][0])
         for kind in KINDS:
             plot(runs, folder / f"{name}.{kind}", force=True)

@@ -12,7 +12,7 @@ from engine import events
 from engine.rundir import RunDir
 
 #: One poll's worth of whole lines: decoding it takes some milliseconds, during which no key is answered.
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 PIECES = 8
 #: The names of 100,000 classes stand in one line; what is longer is no line of ours.
 LONGEST_LINE = 8 << 20
