@@ -133,3 +133,8 @@ def restore(network: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[
             _, index, name = key.split("/")
             state.setdefault(int(index), {})[name] = tensor
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    # One kernel for all of them, on a GPU, takes a parameter and its state in the same layout alone.
+    for parameter, values in optimiser.state.items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter).copy_(value)

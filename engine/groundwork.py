@@ -26,6 +26,7 @@ from engine.evaluate import evaluate
 from engine.memory import fits, forward_batch_that_fits
 from engine.models.checkpoint import load_teacher, save_safetensors
 from engine.models.instrument import classifier_layer
+from engine.models.placement import on_device
 from engine.outcome import Outcome
 from engine.randomness import derive_seed
 from engine.reuse import FeatureFile, remember
@@ -53,7 +54,7 @@ def teacher(ctx: Context, cache: Cache, dataset: Dataset, network: nn.Module, ou
             loaded, cached = recall_together(ctx, cache, "teacher", key, alike)
             if loaded is None:
                 models.initialise(network, config.seed, "teacher")
-                network.to(ctx.device)
+                on_device(network, ctx.device)
                 facts = squeeze(ctx, dataset, network, key)
                 if ctx.group.leads:
                     remember(ctx, cache, "teacher", key, dict(network.state_dict()), top1=facts["top1"], alike=alike)
@@ -65,7 +66,7 @@ def teacher(ctx: Context, cache: Cache, dataset: Dataset, network: nn.Module, ou
                     mark_cached()
         else:
             network = load_teacher(config, len(dataset.class_names), ctx.device)
-        network.to(ctx.device).eval().requires_grad_(False)
+        on_device(network, ctx.device).eval().requires_grad_(False)
         outcome.teacher_sha256 = _hash_of(network)
         ctx.group.must_agree("teacher", outcome.teacher_sha256, "a teacher")
         if not ctx.group.leads:

@@ -74,8 +74,6 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
     NonFiniteLoss, OutOfMemory, RankLost.
     """
     config, device, source, group = ctx.config.squeeze, ctx.device, dataset.train, ctx.group
-    if device.type == "cuda":
-        network.to(memory_format=torch.channels_last)
     optimiser = make_optimiser(config, network)
     averaged = average_of(network, config.ema)
     judged = network if averaged is None else averaged.module
@@ -95,6 +93,7 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
         state = {"epoch": epoch, "step": step, "top1": top1, "top5": top5, "best_top1": best.top1}
         total = group.sum(loss_sum)
         if group.leads:
+            best.keep()
             tensors = capture(network, optimiser) | state_of(averaged) | {"loss_sum": total}
             ctx.save(slots, where(state), tensors, **state)
 
@@ -169,7 +168,8 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
         group.meet("squeeze")  # not in an exchange, where a request to stop would not be heard
         step = 0
         loss_sum.zero_()
-        save(epoch + 1, 0)
+        if epoch + 1 == config.epochs:
+            save(epoch + 1, 0)
     if averaged is not None:
         network.load_state_dict(judged.state_dict())
     if config.keep == "best" and group.leads:
@@ -210,12 +210,13 @@ def _update(averaged: AveragedModel, network: nn.Module, copies: bool) -> None:
 
 
 class _Best:
-    """The network of the highest top-1 so far, in ``teacher-best.ckpt``."""
+    """The network of the highest top-1 so far: held in memory, and with each checkpoint in ``teacher-best.ckpt``."""
 
     def __init__(self, ctx: Context, work: str) -> None:
         self._ctx = ctx
         self._work = work
         self._path = ctx.run.checkpoints / "teacher-best.ckpt"
+        self._held: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None
         self.top1 = 0.0
 
     def agrees(self, saved: dict[str, Any]) -> bool:
@@ -235,8 +236,14 @@ class _Best:
     def see(self, network: nn.Module, epoch: int, top1: float, top5: float) -> None:
         if top1 > self.top1 or epoch == 1:
             self.top1 = max(self.top1, top1)
-            state = {"epoch": epoch, "top1": top1, "top5": top5, "work": self._work}
-            write(self._path, dict(network.state_dict()), state)
+            tensors = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+            self._held = tensors, {"epoch": epoch, "top1": top1, "top5": top5, "work": self._work}
+
+    def keep(self) -> None:
+        """Write what is held, before the checkpoint that counts on it."""
+        if self._held is not None:
+            write(self._path, *self._held)
+            self._held = None
 
     def take(self, network: nn.Module) -> tuple[float, float]:
         """Make the network the best one; its top-1 and top-5."""

@@ -16,6 +16,7 @@ from engine import models
 from engine.config import RunConfig
 from engine.context import Context
 from engine.models.checkpoint import save_safetensors
+from engine.models.placement import on_device
 from engine.space import CHECKPOINTS, COPIES
 from engine.train import Place, StudentResult
 
@@ -61,7 +62,7 @@ def train_all(ctx: Context, outputs: int, train: Train) -> list[Trained]:
         if alone and index % ctx.group.count != ctx.group.number:
             continue  # another rank's
         started = time.monotonic()
-        student = models.build_student(ctx.config, outputs, arch).to(ctx.device)
+        student = on_device(models.build_student(ctx.config, outputs, arch), ctx.device)
         place = Place(index, len(archs), arch if len(archs) > 1 else "")
         result = train(student, place)
         name = f"student-{index + 1}-{arch}" if index else "student"

@@ -147,8 +147,6 @@ def train_student(
     weighted = synthetic.weighted or ctx.config.barycenter.weights == "optimized"
     weights_N = synthetic.weights_N.to(device) if weighted else None
     cuda = device.type == "cuda"
-    if cuda:
-        student.to(memory_format=torch.channels_last)
     optimiser = make_optimiser(config, student)
     team = ctx.group if ctx.config.run.student_on == "all" else Group()
     trained = team.parallel(student, ctx.config.run.sync_bn)

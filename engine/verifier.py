@@ -22,6 +22,7 @@ from engine.errors import ConfigError, EngineError, InputError
 from engine.evaluate import evaluate
 from engine.models import require_resolution
 from engine.models.checkpoint import load_teacher, member_config
+from engine.models.placement import on_device
 from engine.starts import real_indices
 
 FORWARD_BATCH = 256
@@ -61,7 +62,7 @@ class Verifier:
 
     def __init__(self, ctx: Context, network: nn.Module) -> None:
         self._ctx = ctx
-        self._network = network.to(ctx.device)
+        self._network = on_device(network, ctx.device)
         self.name = ctx.config.recover.verifier.strip()
 
     def look(self, chunk: Chunk, done: int, images_BCHW: torch.Tensor) -> Callable[[], None]:

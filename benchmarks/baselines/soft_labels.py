@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import functional as picture
 
+from benchmarks.baselines.squeeze import top1
+
 Box = tuple[int, int, int, int]
 
 
@@ -163,14 +165,4 @@ class Student:
                 loss.backward()
                 self.optimiser.step()
                 total += loss.item() * len(views) / len(self._data)
-        return total, self._top1()
-
-    def _top1(self) -> float:
-        self.network.eval()
-        hits = 0
-        images, labels = self._val
-        with torch.no_grad():
-            for start in range(0, len(images), 100):
-                batch = self._normalise(images[start : start + 100].float() / 255).to(self._device)
-                hits += (self.network(batch).argmax(1).cpu() == labels[start : start + 100]).sum().item()
-        return 100 * hits / len(images)
+        return total, top1(self.network, *self._val, self._normalise, self._device)

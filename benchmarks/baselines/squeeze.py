@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -35,6 +36,20 @@ class Cropped(Dataset[tuple[torch.Tensor, int]]):
         return self._transform(self._images[index]), self._labels[index]
 
 
+def top1(
+    network: nn.Module, images_NCHW: torch.Tensor, labels_N: torch.Tensor, normalise: transforms.Normalize,
+    device: torch.device,
+) -> float:  # fmt: skip
+    """Accuracy on decoded images in percent, by batches of 100."""
+    network.eval()
+    hits = 0
+    with torch.no_grad():
+        for start in range(0, len(images_NCHW), 100):
+            batch = normalise(images_NCHW[start : start + 100].float() / 255).to(device)
+            hits += (network(batch).argmax(1).cpu() == labels_N[start : start + 100]).sum().item()
+    return 100 * hits / len(images_NCHW)
+
+
 def train(
     network: nn.Module,
     data: Dataset[tuple[torch.Tensor, int]],
@@ -44,13 +59,14 @@ def train(
     folder: Path,
     device: torch.device,
     workers: int,
+    val: Callable[[nn.Module], float] | None = None,
 ) -> float:
-    """Train in place with SGD, a checkpoint each epoch; the last epoch's mean loss."""
+    """Train in place with SGD, after each epoch a checkpoint and ``val``; the last epoch's mean loss."""
     optimiser = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
-    network.train()
     mean_loss = 0.0
     for _ in range(epochs):
+        network.train()
         seen, total = 0, 0.0
         for images, labels in DataLoader(
             data, batch, shuffle=True, num_workers=workers, pin_memory=device.type == "cuda"
@@ -64,4 +80,6 @@ def train(
         schedule.step()
         torch.save({"model": network.state_dict(), "optimizer": optimiser.state_dict()}, folder / "checkpoint.pth")
         mean_loss = total / seen
+        if val is not None:
+            val(network)
     return mean_loss

@@ -104,6 +104,11 @@ def teacher(options: Options) -> nn.Module:
     return network.to(options.device).eval().requires_grad_(False)
 
 
+def validation(data: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """The validation images and classes, on the host."""
+    return data.val.batch(torch.arange(len(data.val))).cpu(), data.val.labels_N
+
+
 def features(options: Options) -> list[npt.NDArray[np.float64]]:
     """Features (n, D) of each class: rectified mixtures of eight Gaussians, as sparse as pooled activations are."""
     random = np.random.default_rng(options.seed)

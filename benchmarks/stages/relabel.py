@@ -17,6 +17,7 @@ from benchmarks.harness.options import Options
 from benchmarks.harness.problem import MEAN, STD, fresh_run, settings, synthetic_set, teacher
 from engine.config import RunConfig
 from engine.mixing import draw_plan
+from engine.models.placement import on_device
 from engine.relabel import relabel
 from engine.softlabels import SyntheticSet, read_soft_labels
 
@@ -60,7 +61,10 @@ def measure(options: Options) -> dict[str, Any]:
                 options.device, options.workers,
             )  # fmt: skip
 
-        sides = {"baseline": plain, "product": lambda: product(options, config, images, network)}
+        sides = {
+            "baseline": plain,
+            "product": lambda: product(options, config, images, on_device(network, options.device)),
+        }
         units = count * options.iterations
         found = compared(options, sides, units, "image-epochs", brief_units=units, bf16=options.device.type == "cuda")
         return {**found, "agreement": agreement(options, config, images, network), "target": "no figure is set"}

@@ -11,22 +11,24 @@ from typing import Any
 
 import torch
 from torch import nn
+from torchvision import transforms
 
 from benchmarks.baselines import squeeze as plain_squeeze
 from benchmarks.harness.comparison import compared, relative
 from benchmarks.harness.options import Options
-from benchmarks.harness.problem import MEAN, STD, dataset, fresh_run, real_images, settings
+from benchmarks.harness.problem import MEAN, STD, dataset, fresh_run, real_images, settings, validation
 from engine import models
 from engine.config import RunConfig
 from engine.data import Dataset
 from engine.data.source import ResidentSource
+from engine.models.placement import on_device
 from engine.squeeze import squeeze
 
 
 def product(options: Options, config: RunConfig, data: Dataset, network: nn.Module) -> None:
     """The stage in a run directory of its own."""
     with fresh_run(options, config) as ctx:
-        squeeze(ctx, data, network, "measurement")
+        squeeze(ctx, data, on_device(network, options.device), "measurement")
 
 
 def beginning(options: Options) -> nn.Module:
@@ -62,12 +64,15 @@ def measure(options: Options) -> dict[str, Any]:
     data = dataset(options)
     images_NCHW, labels_N = real_images(options)
     cropped = plain_squeeze.Cropped(images_NCHW, labels_N, MEAN, STD, config.squeeze.crop_min)
+    held_out = validation(data)
+    normalise = transforms.Normalize(MEAN, STD)
     with tempfile.TemporaryDirectory() as folder:
 
         def plain() -> None:
             plain_squeeze.train(
                 beginning(options), cropped, options.batch, options.iterations, config.squeeze.lr, Path(folder),
                 options.device, options.workers,
+                lambda network: plain_squeeze.top1(network, *held_out, normalise, options.device),
             )  # fmt: skip
 
         sides = {"baseline": plain, "product": lambda: product(options, config, data, beginning(options))}

@@ -16,10 +16,11 @@ from torch import nn
 from benchmarks.baselines import soft_labels
 from benchmarks.harness.comparison import compared
 from benchmarks.harness.options import Options
-from benchmarks.harness.problem import MEAN, STD, dataset, fresh_run, settings, synthetic_set, teacher
+from benchmarks.harness.problem import MEAN, STD, dataset, fresh_run, settings, synthetic_set, teacher, validation
 from engine import events, models
 from engine.config import RunConfig
 from engine.data import Dataset
+from engine.models.placement import on_device
 from engine.relabel import relabel
 from engine.softlabels import SyntheticSet, read_soft_labels
 from engine.train import train_student
@@ -40,7 +41,7 @@ def product(
             emit(event)
 
         ctx.emit = both
-        train_student(ctx, images, student, None, data.val, MEAN, STD, stored, "measurement")
+        train_student(ctx, images, on_device(student, options.device), None, data.val, MEAN, STD, stored, "measurement")
     return seen
 
 
@@ -55,11 +56,6 @@ def labelled(options: Options, config: RunConfig, images: SyntheticSet, network:
 def student_of(options: Options, config: RunConfig) -> nn.Module:
     """The student as training begins with it."""
     return models.build_student(config, options.classes).to(options.device)
-
-
-def validation(data: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-    """The validation images and classes, on the host."""
-    return data.val.batch(torch.arange(len(data.val))).cpu(), data.val.labels_N
 
 
 def agreement(options: Options, images: SyntheticSet, network: nn.Module, data: Dataset) -> dict[str, float]:

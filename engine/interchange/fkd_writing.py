@@ -24,6 +24,7 @@ from engine.errors import CheckpointError, DataError, EngineError, RunFailure
 from engine.givenset import read_given
 from engine.mixing import EpochPlan, draw_plan
 from engine.models.checkpoint import load_into, load_state, member_config
+from engine.models.placement import on_device
 from engine.relabel import teacher_logits
 from engine.rundir import RunDir
 from engine.session import choose_device
@@ -66,7 +67,7 @@ def write_fkd(run: RunDir, images: Path, target: Path, report: Report, weigh: bo
     device = choose_device(config.run.device)
     mean, std = normalisation(config.data)
     source_NCHW = normalise(pictures_NCHW.to(device), mean, std)
-    teacher = None if stored else _teacher(run, config, classes).to(device).eval()
+    teacher = None if stored else on_device(_teacher(run, config, classes), device).eval()
     size = config.relabel.mix_group
     groups = [slice(start, start + size) for start in range(0, len(source_NCHW), size)]
     for epoch in range(config.train.epochs):

@@ -23,6 +23,7 @@ from torch import nn
 from engine import config, rundir
 from engine.errors import CheckpointError, InputError, RunDirError
 from engine.models.instrument import classifier_layer
+from engine.models.placement import on_device
 
 PREFIXES = ("module.", "_orig_mod.")
 
@@ -154,7 +155,7 @@ def load_teacher(settings: config.RunConfig, classes: int, device: torch.device)
             raise CheckpointError(f"run '{teacher.path}' has no teacher yet", "choose a run whose squeeze has finished")
         state = load_state(path)
     load_into(network, state, path, classes)
-    return network.to(device)
+    return on_device(network, device)
 
 
 def member_config(settings: config.RunConfig, entry: str) -> config.RunConfig:
