@@ -13,4 +13,4 @@ def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     (``benchmarks/LOG.md``); GPUs compute half precision so. Every stage takes the same layout, for sums are rounded
     by it: a teacher gives the same labels whether it was trained just now or loaded.
     """
-    return network.to(device=device, memory_format=torch.channels_last)
+    return network.to(device).to(memory_format=torch.channels_last)
