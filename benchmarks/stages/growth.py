@@ -30,12 +30,12 @@ DEPTHS = ("resnet18", "resnet34", "resnet50")
 RESOLUTIONS = (32, 48, 64)
 #: The middle size of each stage, kept small, and the axes on which its cost depends.
 MIDDLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "squeeze": ({"classes": 4, "images": 6, "batch": 12}, ("images", "resolution", "layers")),
+    "squeeze": ({"classes": 4, "images": 16, "batch": 16}, ("images", "resolution", "layers")),
     "statistics": ({"classes": 4, "images": 12}, ("images", "classes", "resolution", "layers")),
     "barycenter": ({"classes": 10, "images": 200, "ipc": 10, "dims": 128}, ("images", "classes", "ipc")),
     "recover": ({"classes": 2, "images": 10, "ipc": 4, "iterations": 2}, ("classes", "ipc", "resolution", "layers")),
     "relabel": ({"classes": 4, "ipc": 8}, ("ipc", "resolution", "layers")),
-    "train": ({"classes": 4, "ipc": 4, "batch": 16}, ("ipc", "resolution", "layers")),
+    "train": ({"classes": 4, "ipc": 8, "batch": 16}, ("ipc", "resolution", "layers")),
 }
 
 
