@@ -26,29 +26,31 @@ MODULES: dict[str, ModuleType] = {
     "relabel": relabel,
     "train": train,
 }
-DEPTHS = ("resnet18", "resnet34", "resnet50")
+#: From the shallowest, with which all else is measured, to the deepest.
+DEPTHS = {"resnet18": ("resnet18", "resnet34", "resnet50"), "convnet3": ("convnet3", "convnet4", "convnet5")}
 RESOLUTIONS = (32, 48, 64)
-#: The middle size of each stage, kept small, and the axes on which its cost depends.
+#: The middle size of each stage, kept small, and the axes on which its cost depends. What trains is a ConvNet: a ResNet's
+#: files take as long as so few images.
 MIDDLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "squeeze": ({"classes": 4, "images": 16, "batch": 16}, ("images", "resolution", "layers")),
+    "squeeze": ({"arch": "convnet3", "classes": 4, "images": 100, "batch": 50}, ("images", "resolution", "layers")),
     "statistics": ({"classes": 4, "images": 12}, ("images", "classes", "resolution", "layers")),
     "barycenter": ({"classes": 10, "images": 200, "ipc": 10, "dims": 128}, ("images", "classes", "ipc")),
     "recover": ({"classes": 2, "images": 10, "ipc": 4, "iterations": 2}, ("classes", "ipc", "resolution", "layers")),
     "relabel": ({"classes": 4, "ipc": 8}, ("ipc", "resolution", "layers")),
-    "train": ({"classes": 4, "ipc": 8, "batch": 16}, ("ipc", "resolution", "layers")),
+    "train": ({"arch": "convnet3", "classes": 10, "ipc": 20, "batch": 50}, ("ipc", "resolution", "layers")),
 }
 
 
 def sized(base: Options, stage: str, axis: str) -> list[tuple[float, Options]]:
-    """Three sizes along an axis: half, once and twice the middle one; three resolutions; three depths of ResNet."""
+    """Three sizes along an axis: half, once and twice the middle one; three resolutions; three depths."""
     plain = replace(
-        base, stage=stage, arch=DEPTHS[0], resolution=RESOLUTIONS[0], images=10, ipc=1, batch=100, iterations=1
+        base, stage=stage, arch="resnet18", resolution=RESOLUTIONS[0], images=10, ipc=1, batch=100, iterations=1
     )
     plain = replace(plain, **MIDDLES[stage][0])
     if axis == "resolution":
         return [(size, replace(plain, resolution=size)) for size in RESOLUTIONS]
     if axis == "layers":
-        return [(_layers(arch), replace(plain, arch=arch)) for arch in DEPTHS]
+        return [(_layers(arch), replace(plain, arch=arch)) for arch in DEPTHS[plain.arch]]
     own = getattr(plain, axis)
     return [(size, replace(plain, **{axis: size})) for size in (own // 2, own, 2 * own)]
 
