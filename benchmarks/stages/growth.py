@@ -26,11 +26,10 @@ MODULES: dict[str, ModuleType] = {
     "relabel": relabel,
     "train": train,
 }
-#: From the shallowest, with which all else is measured, to the deepest.
-DEPTHS = {"resnet18": ("resnet18", "resnet34", "resnet50"), "convnet3": ("convnet3", "convnet4", "convnet5")}
+DEPTHS = ("resnet18", "resnet34", "resnet50")
 RESOLUTIONS = (32, 48, 64)
-#: The middle size of each stage, kept small, and the axes on which its cost depends. What trains is a ConvNet: a ResNet's
-#: files take as long as so few images.
+#: The middle size of each stage, kept small, and the axes on which its cost depends. What trains is a ConvNet, for the
+#: files of a ResNet take as long as so few images; by depth it is fewer images of ResNets, files included.
 MIDDLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "squeeze": ({"arch": "convnet3", "classes": 4, "images": 100, "batch": 50}, ("images", "resolution", "layers")),
     "statistics": ({"classes": 4, "images": 12}, ("images", "classes", "resolution", "layers")),
@@ -38,6 +37,10 @@ MIDDLES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "recover": ({"classes": 2, "images": 10, "ipc": 4, "iterations": 2}, ("classes", "ipc", "resolution", "layers")),
     "relabel": ({"classes": 4, "ipc": 8}, ("ipc", "resolution", "layers")),
     "train": ({"arch": "convnet3", "classes": 10, "ipc": 20, "batch": 50}, ("ipc", "resolution", "layers")),
+}
+FEWER: dict[str, dict[str, Any]] = {
+    "squeeze": {"images": 6, "batch": 12},
+    "train": {"classes": 4, "ipc": 4, "batch": 16},
 }
 
 
@@ -50,7 +53,7 @@ def sized(base: Options, stage: str, axis: str) -> list[tuple[float, Options]]:
     if axis == "resolution":
         return [(size, replace(plain, resolution=size)) for size in RESOLUTIONS]
     if axis == "layers":
-        return [(_layers(arch), replace(plain, arch=arch)) for arch in DEPTHS[plain.arch]]
+        return [(_layers(arch), replace(plain, arch=arch, **FEWER.get(stage, {}))) for arch in DEPTHS]
     own = getattr(plain, axis)
     return [(size, replace(plain, **{axis: size})) for size in (own // 2, own, 2 * own)]
 
