@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from engine import config, presets, rundir
 from engine.errors import ConfigError, DataError
+from wmdd_tui.cli import studies
 from wmdd_tui.cli.commands import app
 from wmdd_tui.store import study, study_table, studying
 
@@ -201,3 +203,44 @@ def test_the_table_leaves_out_what_no_row_has() -> None:
     assert "| a\\|b | 1 | 50.00 |" in text
     assert study_table.spread([]) is None
     assert study_table.spread([1.0, None, 3.0]) == study_table.Spread(2.0, 2**0.5, 2)
+
+
+def test_a_narrow_terminal_keeps_the_columns_that_tell_most() -> None:
+    row = (
+        "fp32",
+        "3",
+        "95.82 ± 0.56",
+        "100.00 ± 0.00",
+        "97.86 ± 0.58",
+        "99.7 ± 0.6",
+        "11.46",
+        "2.856",
+        "1.106",
+        "97 ± 15",
+    )
+    every = range(len(row))
+    names = {width: [study_table.HEAD[index] for index in study_table.fitting([row], every, width)]
+             for width in (10, 60, 80, 200)}  # fmt: skip
+    assert names[10] == ["row", "n"]
+    assert names[60] == ["row", "n", "student top-1 %", "teacher %", "s"]
+    assert names[80] == ["row", "n", "student top-1 %", "top-5 %", "teacher %", "teacher on images %", "s"]
+    assert names[200] == list(study_table.HEAD)
+    assert study_table.fitting([("x" * 500, *row[1:])], every, 60)[:3] == [0, 1, 2]
+    assert 3 not in study_table.fitting([row], [0, 1, 2], 200)
+
+
+@pytest.mark.parametrize("width", [40, 60, 79, 80, 100, 160])
+def test_a_table_is_no_wider_than_its_terminal(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeds = study_table.spread([95.8, 96.4, 95.3])
+    line = study_table.Line("a label of a row that is longer than it may be", [0, 1, 2], [], *[seeds] * 8, 0, 0)
+    monkeypatch.setattr(
+        "wmdd_tui.cli.studies.Console", lambda: Console(force_terminal=True, width=width, color_system=None)
+    )
+    studies.show_table("title", [line])
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= width
+    text = " ".join(" ".join(shown).split())
+    assert "95.83 ± 0.55" in text
+    assert ("no room for" in text) == (width < 160)

@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -24,6 +25,9 @@ from wmdd_tui.store.reader import latest
 from wmdd_tui.store.runs import TAIL_BYTES
 from wmdd_tui.store.study import Trial
 from wmdd_tui.store.studying import Ended, Slot, carry_out
+
+#: Characters a line of a table in a file may have.
+FILE_WIDTH = 200
 
 Jobs = Annotated[int, typer.Option(min=1, max=64, help="Runs at a time on each device.")]
 Devices = Annotated[
@@ -105,15 +109,23 @@ def write_table(out: Path, title: str, lines: list[study_table.Line]) -> None:
 
 
 def show_table(title: str, lines: list[study_table.Line]) -> None:
-    """Print the table."""
+    """Print the table; on a narrow terminal without the columns that tell least, which is said."""
     rows = [study_table.cells(line) for line in lines]
-    table = Table(title=escape(title))
-    kept = [index for index in range(len(study_table.HEAD)) if any(row[index] for row in rows)]
+    console = Console()
+    if not console.is_terminal:  # a file has room for all
+        console.width = FILE_WIDTH
+    filled = [index for index in range(len(study_table.HEAD)) if any(row[index] for row in rows)]
+    kept = study_table.fitting(rows, filled, console.width)
+    left_out = [study_table.HEAD[index] for index in filled if index not in kept]
+    table = Table(title=escape(title), box=box.SIMPLE_HEAD, pad_edge=False)
     for index in kept:
-        table.add_column(study_table.HEAD[index], justify="left" if index == 0 else "right")
+        widest = max(len(row[index]) for row in rows) if index else 0
+        table.add_column(study_table.HEAD[index], justify="right" if index else "left", min_width=widest)
     for row in rows:
         table.add_row(*(Text(row[index]) for index in kept))
-    Console().print(table)
+    console.print(table)
+    if left_out:
+        console.print(f"no room for {', '.join(left_out)}: --json and --out have them", highlight=False)
 
 
 @contextmanager

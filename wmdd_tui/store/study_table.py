@@ -101,6 +101,9 @@ def _bytes(run: RunDir, folder: str) -> int:
 
 
 HEAD = ("row", "n", "student top-1 %", "top-5 %", "teacher %", "teacher on images %", "feature", "BN", "W2²", "s")
+#: Columns of ``HEAD`` by what they tell, and how narrow the first may become and how far apart they stand.
+TELLING = (0, 1, 2, 4, 9, 3, 5, 8, 7, 6)
+LEAST_NAME, GAP = 16, 3
 
 
 def cells(line: Line) -> tuple[str, ...]:
@@ -121,6 +124,25 @@ def cells(line: Line) -> tuple[str, ...]:
         text(line.w2, ".4g"),
         text(line.seconds, ".0f"),
     )
+
+
+def fitting(rows: Sequence[Sequence[str]], filled: Sequence[int], width: int) -> list[int]:
+    """The columns of ``filled`` that have room side by side in a terminal, taken by what they tell, in order.
+
+    Values are not broken, headings only between words; the first column is, beyond ``LEAST_NAME``.
+    """
+    kept: list[int] = []
+    width += GAP - 1  # none after the last
+    for index in TELLING:
+        if index not in filled:
+            continue
+        values = max(len(row[index]) for row in rows)
+        needed = max(min(values, LEAST_NAME) if index == 0 else values, *map(len, HEAD[index].split())) + GAP
+        if needed > width:
+            break
+        width -= needed
+        kept.append(index)
+    return sorted(kept)
 
 
 def markdown(title: str, lines: Sequence[Line]) -> str:
