@@ -370,3 +370,30 @@ def test_pinned_runs_come_first_in_every_order() -> None:
     rows = [RunSummary(name, "", name, "finished") for name in ("c", "a", "b")]
     assert [row.id for row in chosen(rows, "", "name", {"b"})] == ["b", "a", "c"]
     assert [row.id for row in chosen(rows, "a finished", "newest", set())] == ["a"]
+
+
+async def test_the_log_keeps_to_its_end_while_the_terminal_changes_unless_it_was_left() -> None:
+    run = record()
+    writer = events.Writer(run.events_file)
+    for number in range(200):
+        writer.write(events.Log(message=f"line {number}"))
+    app = WmddApp("monitor", run)
+    async with app.run_test(size=(200, 60)) as pilot:
+        screen = app.screen
+        assert isinstance(screen, MonitorScreen)
+        await until(pilot, lambda: len(screen.view.log) > 199)
+        log = screen.query_one(LogPanel).query_one(Log)
+        await pilot.press("5")
+        for size in ((200, 60), (80, 24), (40, 10), (120, 40), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await until(pilot, lambda: log.line_count > 199 and log.is_vertical_scroll_end and log.scroll_y > 0)
+        writer.write(events.Log(message="one more"))
+        await until(pilot, lambda: log.lines[-1].endswith("one more") and log.is_vertical_scroll_end)
+        log.scroll_to(y=3, animate=False)
+        await until(pilot, lambda: log.scroll_y == 3)
+        await pilot.resize_terminal(100, 30)
+        writer.write(events.Log(message="not followed"))
+        await until(pilot, lambda: log.lines[-1].endswith("not followed"))
+        await pilot.pause()
+        assert log.scroll_y == 3
+    writer.close()

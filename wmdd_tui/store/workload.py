@@ -224,10 +224,11 @@ def _squeeze(facts: Facts, network: Cost) -> StageLoad:
         facts.views(seen),
         facts.reading(seen),
         facts.evaluations(network, config.epochs),
-        Work(files=2 * config.epochs + 3, bytes=config.epochs * 3 * weights),
+        Work(files=5, bytes=6 * weights),
     )
     batch = min(config.batch_size, data.train)
-    memory: float = (4 if config.ema else 3) * weights
+    # Weights, gradients, the optimiser's state and the best network so far.
+    memory: float = (5 if config.ema else 4) * weights
     memory += max(facts.backward_memory(network, batch), facts.evaluation_memory(network))
     # The last, the best and the chosen teacher, its copy in the cache, and two checkpoints with the optimiser's state.
     return StageLoad("squeeze", work, int(memory), 8 * weights, 2 * weights)

@@ -40,9 +40,29 @@ class LogPanel(Panel):
         self._wrap = False
         self._written: list[str] = []
         self._lines: list[str] = []
+        self._at_end = True
 
     def compose(self) -> ComposeResult:
         yield Log(max_lines=LOG_LINES)
+
+    def on_mount(self) -> None:
+        self.watch(self.query_one(Log), "scroll_y", self._scrolled, init=False)
+
+    def _scrolled(self) -> None:
+        self._at_end = self.query_one(Log).is_vertical_scroll_end
+
+    def _follow(self) -> None:
+        """Show the end once all has its size, unless it is held or was left.
+
+        The widget alone loses it when it becomes smaller.
+        """
+
+        def scroll() -> None:
+            log = self.query_one(Log)
+            if log.auto_scroll and self._at_end:
+                log.scroll_end(animate=False, immediate=True)
+
+        self.call_after_refresh(scroll)
 
     def filter(self, text: str) -> None:
         self._filter = text.lower()
@@ -64,6 +84,7 @@ class LogPanel(Panel):
     def on_resize(self) -> None:
         if self._wrap:
             self._write()
+        self._follow()
 
     def basis(self, view: RunView) -> object:
         return len(view.log), view.log[-1] if view.log else None, view.log[0] if view.log else None
@@ -81,6 +102,7 @@ class LogPanel(Panel):
             self._written = []
         if len(lines) > len(self._written):
             log.write_lines(lines[len(self._written) :])
+            self._follow()
         self._written = list(lines)
 
     def as_text(self) -> str:
