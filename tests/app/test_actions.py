@@ -234,7 +234,7 @@ async def test_the_key_has_its_effect(
         bench = await opened(app, pilot, scope, world)
         for start in ("launch", "enqueue"):
             monkeypatch.setattr(f"wmdd_tui.app.{start}", lambda run, how=start: bench.started.append(f"{how} {run.id}"))
-        monkeypatch.setattr("wmdd_tui.screens.exporting.plot", lambda _runs, path, **_: bench.plotted.append(path))
+        monkeypatch.setattr("wmdd_tui.store.figures.plot", lambda _runs, path, **_: bench.plotted.append(path))
         monkeypatch.setattr("wmdd_tui.screens.new_run.check", lambda _config: {"ok": True, "device": "some card"})
         for before in effect.first:
             await pilot.press(before)
