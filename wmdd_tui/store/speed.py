@@ -20,16 +20,16 @@ from wmdd_tui.store.workload import DATA, START, StageLoad, Work
 
 #: Seconds a unit on two cores of a Xeon at 2.5 GHz with AVX-512 (``benchmarks/estimates.py`` prints them anew).
 CPU_RATES = Work(
-    macs=9.6e-12,
-    elements=4.8e-9,
-    views=2.5e-10,
-    layers=0.9e-3,
-    steps=0.7e-3,
-    parameters=2.8e-9,
+    macs=1.0e-11,
+    elements=2.5e-9,
+    views=1.4e-10,
+    layers=1.3e-3,
+    steps=0.8e-3,
+    parameters=7.0e-9,
     pixels=1.5e-8,
-    transport=2.0e-6,
-    files=3e-4,
-    bytes=1.1e-8,
+    transport=2.7e-6,
+    files=2e-4,
+    bytes=7.6e-9,
 )
 #: The shape of a GPU's times, not measured: only together with a measured run do they give a time.
 GPU_RATES = CPU_RATES._replace(
