@@ -29,6 +29,11 @@ class Table(DataTable[Text]):
             event.prevent_default()
         self._measured = event.size
 
+    def watch_show_vertical_scrollbar(self, shown: bool) -> None:
+        """Rows may have been scrolled before there was a bar, which then would begin at the top."""
+        if shown:
+            self.vertical_scrollbar.position = self.scroll_y
+
     def watch_virtual_size(self) -> None:
         self.notify_style_update()
 
