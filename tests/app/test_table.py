@@ -44,3 +44,14 @@ async def test_a_cell_that_outgrows_its_column_widens_it() -> None:
         shown(table)
         await pilot.pause()
         assert "1.234567e+12" in shown(table)
+
+
+async def test_a_bar_that_appears_begins_where_the_rows_are() -> None:
+    app = Tabled()
+    async with app.run_test(size=(40, 8)) as pilot:
+        table = app.query_one(RowTable)
+        await pilot.pause()
+        assert not table.show_vertical_scrollbar
+        table.set_reactive(RowTable.scroll_y, 5.0)  # as where rows are moved while there is no bar
+        table.show_vertical_scrollbar = True
+        assert table.vertical_scrollbar.position == 5.0
