@@ -133,7 +133,7 @@ def restore(network: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[
             _, index, name = key.split("/")
             state.setdefault(int(index), {})[name] = tensor
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    # One kernel for all of them, on a GPU, takes a parameter and its state in the same layout alone.
+    # A fused optimiser goes through a parameter and its state side by side, as they lie in memory.
     for parameter, values in optimiser.state.items():
         for name, value in values.items():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:

@@ -40,14 +40,13 @@ def learning_rate(config: SqueezeConfig, step: int, steps_per_epoch: int) -> flo
 
 
 def make_optimiser(config: SqueezeConfig, network: nn.Module) -> torch.optim.Optimizer:
-    """What ``squeeze.optimizer`` names, over all parameters, with torchvision's constants of RMSprop; on a GPU one
-    kernel a step where there is one.
+    """What ``squeeze.optimizer`` names, over all parameters, each read and written once a step; RMSprop, which has
+    torchvision's constants, goes over them several times.
     """
     parameters = list(network.parameters())
-    fused = parameters[0].device.type == "cuda"
     decay = config.weight_decay
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=decay, fused=fused)
+        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=decay, fused=True)
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(
             parameters, lr=config.lr, momentum=config.momentum, weight_decay=decay, eps=0.0316, alpha=0.9
@@ -58,7 +57,7 @@ def make_optimiser(config: SqueezeConfig, network: nn.Module) -> torch.optim.Opt
         momentum=config.momentum,
         weight_decay=decay,
         nesterov=config.optimizer == "nesterov",
-        fused=fused,
+        fused=True,
     )
 
 

@@ -85,6 +85,13 @@ class Probe:
             handle.remove()
 
 
+class _Tracer(fx.Tracer):
+    """Sees convolutions of any kind as one operation each."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, nn.Conv2d) or super().is_leaf_module(m, module_qualified_name)
+
+
 def traced(network: nn.Module) -> fx.GraphModule | None:
     """A network in eval mode as a graph that returns what ``Probe`` does; None where it cannot be traced.
 
@@ -92,7 +99,7 @@ def traced(network: nn.Module) -> fx.GraphModule | None:
     a network that calls a BatchNorm or the classifier by another way than the layer.
     """
     try:  # the network's own code meets stand-ins for tensors, and may fail on them in any of these ways
-        graph = fx.Tracer().trace(network)
+        graph = _Tracer().trace(network)
     except (fx.proxy.TraceError, TypeError, RuntimeError, ValueError, NotImplementedError, AttributeError):
         return None
     module = fx.GraphModule(network, graph)
