@@ -1,9 +1,9 @@
-"""Convolutions onto maps of a few pixels, as products of matrices, for networks whose weights change.
+"""Convolutions with many weights onto maps of few pixels, as products of matrices, for networks whose weights change.
 
-The last stage of a ResNet sees 2×2 pixels of an image of 64 pixels (stock stem) and holds most of the weights. There a
-CPU's convolutions, and their gradients above all, take three to five times as long as the product of all windows with
-all kernels (``benchmarks/LOG.md``). Weights lie in channels_last, so that a kernel is a row, of the gradient too, and
-nothing is copied but the windows. A frozen teacher's are exchanged further in recovery (``engine.models.lowering``).
+The last stages of a ResNet see 4×4 or 2×2 pixels of a small image and hold most of the weights. There a CPU's
+convolutions, and their gradients above all, take up to four times as long as the product of all windows with all
+kernels (``docs/performance.md``). Weights lie in channels_last, so that a kernel is a row, of the gradient too, and nothing is
+copied but the windows. A frozen teacher's are exchanged further in recovery (``engine.models.lowering``).
 
 Shapes: N images, F channels, O output channels, (H, W) pixels of the output, R = N H W windows, K = kernel F.
 """
@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-#: Pixels of the output up to which a product is faster.
-FEW_PIXELS = 4
+#: Pixels of the output up to which, and weights from which on, a product is faster.
+FEW_PIXELS, MANY_WEIGHTS = 16, 1 << 19
 
 Pair = tuple[int, int]
 
@@ -81,11 +81,11 @@ class FewPixelsConv2d(nn.Conv2d):
 
 
 def exchange(network: nn.Module) -> None:
-    """Put ``FewPixelsConv2d`` with the same parameters in place of every convolution that may be one."""
+    """Put ``FewPixelsConv2d`` with the same parameters in place of every convolution that gains by it."""
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
-            if type(layer) is nn.Conv2d and _may_be(layer):
-                setattr(parent, name, _same(layer))
+            if type(layer) is nn.Conv2d and _may_be(layer) and layer.weight.numel() >= MANY_WEIGHTS:
+                setattr(parent, name, same(layer))
 
 
 def _may_be(layer: nn.Conv2d) -> bool:
@@ -93,7 +93,7 @@ def _may_be(layer: nn.Conv2d) -> bool:
     return whole and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
-def _same(layer: nn.Conv2d) -> FewPixelsConv2d:
+def same(layer: nn.Conv2d) -> FewPixelsConv2d:
     """A layer with the very parameters of another."""
     assert isinstance(layer.padding, tuple)
     tall, wide = layer.kernel_size

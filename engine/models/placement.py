@@ -9,8 +9,8 @@ from engine.models import fewpixels
 
 
 def on_device(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network itself, on a device, its convolutions' weights in channels_last; on a CPU, convolutions onto a few
-    pixels as products.
+    """The network itself, on a device, its convolutions' weights in channels_last; on a CPU, large ones onto few pixels
+    as products.
 
     Activations follow the weights. So a ConvNet trains 1.6 times as fast on a CPU, a ResNet as fast as before
     (``benchmarks/LOG.md``); GPUs compute half precision so. Every stage takes the same layout, for sums are rounded
