@@ -2,8 +2,8 @@
 
 The last stages of a ResNet see 4×4 or 2×2 pixels of a small image and hold most of the weights. There a CPU's
 convolutions, and their gradients above all, take up to four times as long as the product of all windows with all
-kernels (``docs/performance.md``). Weights lie in channels_last, so that a kernel is a row, of the gradient too, and nothing is
-copied but the windows. A frozen teacher's are exchanged further in recovery (``engine.models.lowering``).
+kernels (``docs/performance.md``). Weights lie in channels_last, so that a kernel is a row, of the gradient too, and
+nothing is copied but the windows. A frozen teacher's are exchanged further in recovery (``engine.models.lowering``).
 
 Shapes: N images, F channels, O output channels, (H, W) pixels of the output, R = N H W windows, K = kernel F.
 """
