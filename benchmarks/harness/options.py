@@ -54,6 +54,7 @@ class Options:
     batch: int
     iterations: int
     dims: int = 512
+    features: Path | None = None
     source: str = "memory"
     workers: int = 0
     settings: tuple[str, ...] = ()
@@ -70,6 +71,8 @@ class Options:
         found: dict[str, object] = {name: getattr(self, name) for name in names}
         if self.stage == "barycenter":
             found["dims"] = self.dims
+            if self.features is not None:  # they say how many and how large they are
+                found |= {"features": self.features.name, "images": 0, "dims": 0}
         if self.stage == "growth":
             found["only"] = list(self.only)
         if self.stage == "statistics":
@@ -110,6 +113,10 @@ def parser() -> argparse.ArgumentParser:
         default="memory",
         help="statistics: from decoded images in memory, or from JPEG files",
     )
+    top.add_argument(
+        "--features", type=Path, metavar="FILE",
+        help="barycenter: a teacher's features in place of drawn ones, features-KEY.npy of the cache beside the runs",
+    )  # fmt: skip
     top.add_argument("--workers", type=int, default=-1, help="processes of the baseline's loaders; -1: cores on a GPU")
     top.add_argument(
         "--set", dest="settings", action="append", default=[], metavar="KEY=VALUE",
@@ -152,6 +159,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         repeats=given.repeats,
         threads=given.threads or cores,
         arch=given.arch or arch,
+        features=given.features,
         source=given.source,
         workers=workers,
         settings=tuple(given.settings),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +17,12 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.harness.options import Options
-from engine import events, models, rundir
+from engine import checkpoints, events, models, rundir
 from engine.config import RunConfig, from_dict, override
 from engine.context import Context
 from engine.data import Dataset, normalise
 from engine.data.source import ResidentSource
+from engine.errors import ConfigError
 from engine.softlabels import SyntheticSet
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -110,7 +112,11 @@ def validation(data: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def features(options: Options) -> list[npt.NDArray[np.float64]]:
-    """Features (n, D) of each class: rectified mixtures of eight Gaussians, as sparse as pooled activations are."""
+    """Features (n, D) of each class: those of a run's teacher, or rectified mixtures of eight Gaussians, as sparse as
+    pooled activations are. Raises ConfigError for a file that is no run's.
+    """
+    if options.features is not None:
+        return real_features(options.features, options.classes)
     random = np.random.default_rng(options.seed)
     found = []
     for _ in range(options.classes):
@@ -118,6 +124,21 @@ def features(options: Options) -> list[npt.NDArray[np.float64]]:
         member = random.integers(0, 8, options.images)
         found.append(np.maximum(centres[member] + 0.4 * random.normal(size=(options.images, options.dims)), 0))
     return found
+
+
+def real_features(path: Path, classes: int) -> list[npt.NDArray[np.float64]]:
+    """Features (n, D) of the first classes in a file of the artifact cache; labels stand in the file beside it."""
+    beside = path.with_name(path.name.replace("features-", "statistics-")).with_suffix(".ckpt")
+    try:
+        features_ND = np.load(path, mmap_mode="r", allow_pickle=False)
+        labels_N = checkpoints.read(beside).tensors["labels_N"].numpy()
+        found = [features_ND[labels_N == label].astype(np.float64) for label in range(classes)]
+    except (*checkpoints.DAMAGE, IndexError) as error:
+        raise ConfigError(
+            f"--features {path} holds no features of a run ({type(error).__name__} in reading it)",
+            "give a file features-KEY.npy of the folder cache beside the runs; statistics-KEY.ckpt must lie there too",
+        ) from None
+    return [one for one in found if len(one)]
 
 
 @contextmanager

@@ -98,7 +98,8 @@ def file_name(result: dict[str, Any]) -> str:
     device = result["device"]
     size = f"{what['arch']}-{what['resolution']}px-b{what['batch']}"
     if result["benchmark"] == "barycenter":
-        size = f"{what['classes']}x{what['images']}x{what['dims']}-k{what['ipc']}"
+        drawn = "real" if "features" in what else f"{what['images']}x{what['dims']}"
+        size = f"{what['classes']}x{drawn}-k{what['ipc']}"
     elif result["benchmark"] not in ("recover", "statistics", "relabel", "train", "squeeze", "telemetry"):
         size = "-".join([what["size"], *what.get("only", ())])
     name = "cpu" if device["kind"] == "cpu" else device["name"].lower().replace("nvidia", "").strip()

@@ -19,8 +19,9 @@ from benchmarks.harness.problem import dataset, features, real_images, settings,
 from benchmarks.harness.result import file_name
 from benchmarks.harness.timing import peak_bytes
 from benchmarks.stages import recover, relabel, squeeze, statistics, train
-from engine import barycenter
+from engine import barycenter, checkpoints
 from engine.data import load_dataset
+from engine.errors import ConfigError
 from engine.recover import to_uint8
 
 TINY = ("--device", "cpu", "--arch", "convnet3", "--resolution", "16", "--classes", "3", "--threads", "1")
@@ -77,6 +78,20 @@ def test_barycenters_from_one_start_are_as_good() -> None:
     start_KD = np.random.default_rng(1).normal(size=(4, 6))
     theirs = barycenter.w2_squared(features_nD, pot.solve(features_nD, start_KD), np.full(4, 0.25))
     assert barycenter.refine(features_nD, start_KD, 100, 1e-7).w2sq == pytest.approx(theirs, rel=1e-4)
+
+
+def test_features_of_a_run_are_those_of_its_classes(tmp_path: Path) -> None:
+    features_ND = np.arange(12, dtype=np.float32).reshape(6, 2)
+    np.save(tmp_path / "features-1.npy", features_ND)
+    labels_N = torch.tensor([0, 1, 0, 2, 1, 0])
+    checkpoints.write(tmp_path / "statistics-1.ckpt", {"labels_N": labels_N}, {})
+    given = ["barycenter", "--device", "cpu", "--features", str(tmp_path / "features-1.npy"), "--classes"]
+    found = features(parse([*given, "2"]))
+    assert [one.tolist() for one in found] == [[[0, 1], [4, 5], [10, 11]], [[2, 3], [8, 9]]]
+    assert len(features(parse([*given, "9"]))) == 3
+    (tmp_path / "statistics-1.ckpt").unlink()
+    with pytest.raises(ConfigError, match=r"features-1\.npy holds no features of a run"):
+        features(parse([*given, "2"]))
 
 
 def test_soft_labels_are_the_same() -> None:
