@@ -13,6 +13,7 @@ from rich.console import Console
 
 from benchmarks.harness.options import Options, parse
 from benchmarks.harness.result import completed, report
+from engine.allocator import keep_freed_memory
 from engine.errors import EngineError
 
 
@@ -31,6 +32,8 @@ def measured(options: Options) -> None:
     """Measure with run directories in a folder that is gone afterwards. Raises EngineError subclasses."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
+    if options.device.type == "cpu":
+        keep_freed_memory()  # for both sides, as the engine does
     load = os.getloadavg()[0]
     home = os.environ.get("WMDD_HOME")
     with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from engine import events, faults, rundir
+from engine.allocator import keep_freed_memory
 from engine.context import Context
 from engine.control import Control
 from engine.distributed.control import GroupControl, failure_of, worth_another_try
@@ -41,6 +42,8 @@ def work(
     config = run.config()
     device = choose_device(device_name)
     torch.set_num_threads(config.run.threads)
+    if device.type == "cpu":
+        keep_freed_memory()
     if rank.leads:
         rundir.write_process(run, versions(), run.process() if rank.supervised else None)
     group = Group()
