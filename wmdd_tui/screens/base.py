@@ -35,7 +35,7 @@ class ActionScreen(Screen[None]):
         """The app, by its own type."""
         return cast("WmddApp", self.app)
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002  (Textual's)
         return not (self.cockpit.settings.readonly and actions.changes_run(self.SCOPE, action))
 
     @on(Worker.StateChanged)

@@ -40,4 +40,4 @@ def load() -> None:
     import wmdd_tui.screens.compare
     import wmdd_tui.screens.exporting
     import wmdd_tui.screens.monitor
-    import wmdd_tui.screens.new_run  # noqa: F401
+    import wmdd_tui.screens.new_run  # noqa: F401  (loading them is all that is wanted)
