@@ -21,12 +21,12 @@ from engine import events, groundwork, models, rundir
 from engine.artifacts import Cache, key_of
 from engine.context import Context
 from engine.data import Dataset
+from engine.judges import Judge, Points
 from engine.models.checkpoint import member_config
 from engine.models.instrument import bn_layers, classifier_layer
 from engine.outcome import Outcome
 from engine.space import needed_bytes
 from engine.statistics import Statistics
-from engine.synthesis import Judge, Points
 
 
 @dataclass

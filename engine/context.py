@@ -31,6 +31,8 @@ class Pace:
     """
 
     def __init__(self, seconds: float, now: float) -> None:
+        #: How many checkpoints are written one after the other when they are due.
+        self.together = 1
         self._seconds = seconds
         self._wait = seconds
         self._since = now
@@ -40,11 +42,12 @@ class Pace:
 
     def begin(self, now: float) -> None:
         """A stage begins: there is nothing to save yet."""
+        self.together = 1
         self._since = now
 
     def saved(self, began: float, now: float) -> None:
         """A checkpoint was written between these two moments."""
-        self._wait = max(self._seconds, CHECKPOINT_SHARE * (now - began)) if self._seconds else 0.0
+        self._wait = max(self._seconds, CHECKPOINT_SHARE * self.together * (now - began)) if self._seconds else 0.0
         self._since = now
 
 
@@ -53,8 +56,7 @@ class Context:
     """``emit`` records an event. ``interrupted()`` is True once the run must stop: the stage then saves its
     checkpoint and raises ``errors.Stopped``; it blocks while the run is paused. ``asked()`` is True once for each
     request to checkpoint now. ``group`` are the ranks that share the work. ``fitting`` holds, for each stage, the
-    largest batch that fitted the device; ``needed`` how many bytes the run may come to write; ``turn`` which of how
-    many chunks a rank is at, where it does not do all of them."""
+    largest batch that fitted the device; ``needed`` how many bytes the run may come to write."""
 
     config: RunConfig
     device: torch.device
@@ -65,7 +67,6 @@ class Context:
     group: Group = field(default_factory=Group)
     fitting: dict[str, int] = field(default_factory=dict)
     needed: int = 0
-    turn: tuple[int, int] | None = None
     _last_progress: dict[str, float] = field(default_factory=dict)
     _warned: set[str] = field(default_factory=set)
     _on_request: bool = False

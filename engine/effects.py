@@ -8,7 +8,8 @@ from engine.config import RunConfig
 
 STEP_OPTIONS = (
     "iterations", "lr", "beta1", "beta2", "tv", "l2", "augment", "crop_min", "flip", "roll", "roll_both", "curriculum",
-    "milestone", "precision", "compile", "micro_batch", "checkpoint_every", "preview_every", "verify_every",
+    "milestone", "precision", "compile", "micro_batch", "concurrent", "checkpoint_every", "preview_every",
+    "verify_every",
 )  # fmt: skip
 PATCH_OPTIONS = ("patches_per_image", "patch_choice", "patch_photos", "patch_crops", "patch_crop_min")
 

@@ -23,6 +23,7 @@ from engine.data import Dataset
 from engine.distributed.stages import clear_shards, read_together, recall_together, solve_together, survey
 from engine.errors import NonFiniteLoss, OutOfMemory, Stopped
 from engine.evaluate import evaluate
+from engine.judges import Points
 from engine.memory import fits, forward_batch_that_fits
 from engine.models.checkpoint import load_teacher, save_safetensors
 from engine.models.instrument import classifier_layer
@@ -31,7 +32,6 @@ from engine.outcome import Outcome
 from engine.randomness import derive_seed
 from engine.reuse import FeatureFile, remember
 from engine.squeeze import squeeze
-from engine.synthesis import Points
 
 FINITE_ROWS = 65536
 

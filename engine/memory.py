@@ -14,6 +14,9 @@ from torch import nn
 
 from engine.errors import OutOfMemory
 
+#: Share of the free memory of a GPU that may be filled on purpose: others use it too, and it is cut in blocks.
+USABLE = 0.8
+
 
 def in_parts(
     stage: str,
@@ -49,6 +52,17 @@ def fits(work: Callable[[], object]) -> bool:
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     return False
+
+
+def reserved_bytes(device: torch.device) -> int:
+    """Memory of a GPU that this process holds; 0 on a CPU, where nothing is held between steps."""
+    return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+
+
+def times_that_fit(taken: int, device: torch.device) -> int:
+    """How many times so many bytes fit what a GPU has free, a part of which is left alone."""
+    free, _total = torch.cuda.mem_get_info(device)
+    return int(USABLE * free / max(taken, 1))
 
 
 def forward_batch_that_fits(network: nn.Module, batch_size: int, resolution: int, device: torch.device) -> int:

@@ -18,6 +18,7 @@ from functools import cache, partial
 import torch
 
 from engine.augment import apply_matrices, view_matrices
+from engine.concurrency import Steps, finished
 from engine.errors import OutOfMemory
 from engine.losses import Terms, average, chunk_loss, collect, derivatives, image_prior, join, surrogate
 from engine.memory import fits
@@ -192,7 +193,22 @@ def optimise(
     rows_RL: torch.Tensor | None = None,
     uncompiled: Callable[[str], None] = lambda _: None,
 ) -> torch.Tensor:
-    """Adam on the pixels, clamped to the valid range after every step; returns the images.
+    """``optimising`` from beginning to end; returns the images."""
+    return finished(optimising(images_BCHW, forward, recipe, first, adam, after_step, smaller, rows_RL, uncompiled))
+
+
+def optimising(
+    images_BCHW: torch.Tensor,
+    forward: Forward,
+    recipe: Recipe,
+    first: int = 0,
+    adam: dict[str, torch.Tensor] | None = None,
+    after_step: Callable[[int, Terms, torch.Tensor, dict[str, torch.Tensor]], None] = lambda *_: None,
+    smaller: Callable[[int, int], None] = lambda *_: None,
+    rows_RL: torch.Tensor | None = None,
+    uncompiled: Callable[[str], None] = lambda _: None,
+) -> Steps[torch.Tensor]:
+    """Adam on the pixels, clamped to the valid range after every step; returns the images, a step at a time.
 
     ``first`` and ``adam`` (``exp_avg``, ``exp_avg_sq``) continue an interrupted optimisation. ``after_step`` gets
     the iteration, its terms, the images and Adam's state, all of which the next step overwrites; it may raise to
@@ -203,21 +219,27 @@ def optimise(
         rows_RL = torch.zeros(1, Terms.width(recipe.layers), device=images_BCHW.device)
     pixels = begin(images_BCHW, recipe, first, adam, rows_RL)
     replay: Callable[[], None] | None = None
-    with _stream(images_BCHW.device):
-        failure = _failure(pixels, forward, recipe) if recipe.compiled else ""
+    stream = OwnStream(images_BCHW.device)
+    try:
+        with stream():
+            failure = _failure(pixels, forward, recipe) if recipe.compiled else ""
         if failure:
             uncompiled(failure)
             recipe = replace(recipe, compiled=False)
         for iteration in range(first, len(recipe.lr_T)):
-            if replay is not None:
-                replay()
-            else:
-                found, recipe = gradient_that_fits(pixels.images_BCHW, forward, recipe, pixels.iteration, smaller)
-                pixels.update(found)
-                if recipe.captured and iteration + 1 == first + WARM_UP:
-                    replay = _capture(pixels, forward, recipe)
-            terms = Terms.of_row(rows_RL[iteration % len(rows_RL)])
-            after_step(iteration, terms, pixels.images_BCHW.detach(), pixels.adam())
+            with stream():
+                if replay is not None:
+                    replay()
+                else:
+                    found, recipe = gradient_that_fits(pixels.images_BCHW, forward, recipe, pixels.iteration, smaller)
+                    pixels.update(found)
+                    if recipe.captured and iteration + 1 == first + WARM_UP:
+                        replay = _capture(pixels, forward, recipe)
+                terms = Terms.of_row(rows_RL[iteration % len(rows_RL)])
+                after_step(iteration, terms, pixels.images_BCHW.detach(), pixels.adam())
+            yield
+    finally:
+        stream.join()
     return pixels.images_BCHW.detach()
 
 
@@ -232,28 +254,41 @@ def _failure(pixels: Pixels, forward: Forward, recipe: Recipe) -> str:
     return ""
 
 
-@contextmanager
-def _stream(device: torch.device) -> Iterator[None]:
-    """On a GPU a stream of its own, which capturing asks for, and kernels chosen by trial for the one size there is."""
-    if device.type != "cuda":
-        yield
-        return
-    own, outer = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    own.wait_stream(outer)
-    usual = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        with torch.cuda.stream(own):
+class OwnStream:
+    """On a GPU a stream of a chunk's own, which capturing asks for and by which chunks overlap; elsewhere nothing.
+
+    As a context it is the stream that work is given to, with kernels chosen by trial for the one size there is.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._own = torch.cuda.Stream(device) if device.type == "cuda" else None
+        if self._own is not None:
+            self._own.wait_stream(torch.cuda.current_stream(device))
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        if self._own is None:
             yield
-    finally:
-        torch.backends.cudnn.benchmark = usual
-        outer.wait_stream(own)
+            return
+        usual = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = True
+        try:
+            with torch.cuda.stream(self._own):
+                yield
+        finally:
+            torch.backends.cudnn.benchmark = usual
+
+    def join(self) -> None:
+        """What is given to the usual stream from here on comes after all that was given to this one."""
+        if self._own is not None:
+            torch.cuda.current_stream(self._own.device).wait_stream(self._own)
 
 
 def _capture(pixels: Pixels, forward: Forward, recipe: Recipe) -> Callable[[], None]:
     """A whole step, recorded as a CUDA graph without being done; what is returned does it."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # What other threads ask of the GPU meanwhile, to write a checkpoint or a preview, is no part of the graph.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         pixels.update(loss_and_gradient(pixels.images_BCHW, forward, recipe, pixels.iteration))
     replay: Callable[[], None] = graph.replay
     return replay

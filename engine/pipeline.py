@@ -24,6 +24,7 @@ from engine.data.given import given_files
 from engine.effects import without_effect
 from engine.interchange.classes import cluster_judge, order_in_doubt, teacher_votes
 from engine.interchange.fkd import FkdLabels
+from engine.judges import Judge, Points
 from engine.models.instrument import classifier_layer
 from engine.outcome import Outcome
 from engine.relabel import relabel
@@ -31,14 +32,14 @@ from engine.report import write_dataset_card, write_report
 from engine.softlabels import SyntheticSet, images_sha256, read_soft_labels, real_set
 from engine.space import needed_bytes, require_space
 from engine.statistics import Statistics
-from engine.synthesis import Judge, Points, synthesise
+from engine.synthesis import synthesise
 from engine.train import Place, StudentResult, train_student
 from engine.verifier import Verifier, load_verifier
 
 #: Options of recovery that change when something is kept or shown, how much memory is used or how sums are ordered:
 #: what was done with one value is gone on with under another.
 WITHOUT_INFLUENCE = {
-    "checkpoint_every", "preview_every", "micro_batch", "quality", "compile", "verifier", "verify_every",
+    "checkpoint_every", "preview_every", "micro_batch", "concurrent", "quality", "compile", "verifier", "verify_every",
 }  # fmt: skip
 
 

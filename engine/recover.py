@@ -1,13 +1,13 @@
 """Recovery: optimise synthetic images so that the teacher sees the statistics of the real ones.
 
-One chunk at a time: its start, its optimisation with checkpoints, telemetry and previews, its images in 8 bits.
+Of one chunk: its start, its optimisation with checkpoints, telemetry and previews, its images in 8 bits.
 
 Shapes: B images of a chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,12 +18,14 @@ from engine import events
 from engine.behind import Behind, on_host
 from engine.checkpoints import Slots
 from engine.chunks import Chunk
+from engine.concurrency import Steps
 from engine.context import Context
+from engine.course import Course
 from engine.data import Dataset
 from engine.errors import NonFiniteLoss, Stopped
 from engine.losses import Targets, Terms
 from engine.models.instrument import Forward
-from engine.optimise import optimise
+from engine.optimise import optimising
 from engine.pictures import write_row
 from engine.recipe import make_recipe
 from engine.starts import initial_images
@@ -47,21 +49,21 @@ def to_uint8(
 def recover_chunk(
     ctx: Context,
     dataset: Dataset,
-    forward: Forward,
+    teachers: Sequence[tuple[Forward, Targets]],
     chunk: Chunk,
     chunks: int,
-    targets: Targets,
     work: str,
-    others: tuple[tuple[Forward, Targets], ...] = (),
+    course: Course,
     verifier: Verifier | None = None,
-) -> torch.Tensor:
-    """Optimise one chunk, going on from its checkpoint; returns uint8 images (B, 3, H, W) on the CPU.
+) -> Steps[torch.Tensor]:
+    """Optimise one chunk, going on from its checkpoint, a step at a time; returns uint8 images (B, 3, H, W) on the CPU.
 
-    ``work`` identifies what determines the images; ``others`` are further teachers, ``verifier`` looks on. Raises
-    Stopped, NonFiniteLoss, OutOfMemory.
+    ``teachers`` are what is asked and what each wants, the first also of the start. ``work`` identifies what determines
+    the images; ``verifier`` looks on. Raises Stopped, NonFiniteLoss, OutOfMemory.
     """
     recover = ctx.config.recover
-    recipe = make_recipe(ctx.config, chunk, dataset, targets, ctx.device, others)
+    (forward, targets), *others = teachers
+    recipe = make_recipe(ctx.config, chunk, dataset, targets, ctx.device, tuple(others))
     slots = Slots(ctx.run.checkpoints, f"recover-{chunk.index:06d}", work)
 
     def where(state: dict[str, Any]) -> str:
@@ -83,20 +85,18 @@ def recover_chunk(
         recipe = replace(recipe, micro_batch=min(wanted, ctx.fitting["recover"]))
     rows_RL = torch.zeros(ROWS, Terms.width(recipe.layers), device=ctx.device)
     buffer = LossBuffer(ctx.emit, chunk.index, rows_RL)
-    place, turns = ctx.turn or (chunk.index, chunks)
-    total = turns * recover.iterations
 
     def after_step(iteration: int, _terms: Terms, images: torch.Tensor, state: dict[str, torch.Tensor]) -> None:
         buffer.add(iteration)
         done = iteration + 1
-        ctx.progress("recover", place * recover.iterations + done, total, "iterations")
+        course.step(chunk, done)
         last = done == recover.iterations
         if recover.preview_every and (done % recover.preview_every == 0 or last):
             behind.do(_preview(ctx, dataset, chunk, done, images))
         if verifier is not None and (done % recover.verify_every == 0 or last):
             behind.do(verifier.look(chunk, done, images))
         stop = ctx.interrupted()
-        if stop or ctx.checkpoint_due() or (done % recover.checkpoint_every == 0 and not last):
+        if stop or course.saving or (done % recover.checkpoint_every == 0 and not last):
             buffer.flush()
             facts = {"iteration": iteration, "fitting": ctx.fitting.get("recover", 0)}
             kept = {name: on_host(tensor) for name, tensor in {"images": images, **state}.items()}
@@ -118,7 +118,8 @@ def recover_chunk(
     with Behind(ctx.device) as behind:
         if saved is None and recover.preview_every:
             behind.do(_preview(ctx, dataset, chunk, 0, images_BCHW))
-        images_BCHW = optimise(images_BCHW, forward, recipe, first, adam, after_step, smaller, rows_RL, uncompiled)
+        steps = optimising(images_BCHW, forward, recipe, first, adam, after_step, smaller, rows_RL, uncompiled)
+        images_BCHW = yield from steps
         buffer.flush()
     if not bool(torch.isfinite(images_BCHW).all()):
         raise NonFiniteLoss(

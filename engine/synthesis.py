@@ -6,51 +6,26 @@ A finished chunk is kept, so a resumed run goes on with the next. With ``recover
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from engine.behind import Behind
-from engine.checkpoints import DAMAGE, pack, read
+from engine.chunk_images import Made, as_they_are, finished_images, optimised, path_of
 from engine.chunks import Chunk
 from engine.context import Context
 from engine.data import Dataset
-from engine.data.given import load_given
 from engine.distributed.chunks import own_chunks, take_others
-from engine.losses import Targets
-from engine.models.instrument import Forward, looking_into
+from engine.judges import Judge, Points, targets_of
 from engine.pictures import contact_sheet, image_path, png_bytes, to_pillow
 from engine.quality import against_real
-from engine.recipe import make_coefficients, make_targets
-from engine.recover import recover_chunk, start_of, to_uint8
+from engine.recipe import make_coefficients
 from engine.rundir import write_whole
 from engine.softlabels import SyntheticSet
-from engine.starts import real_indices
 from engine.statistics import Statistics
 from engine.verifier import Verifier
-
-
-@dataclass(frozen=True)
-class Points:
-    """Barycenters of all classes: points (C, K, D), weights (C, K), W2² (C,); float64."""
-
-    points_CKD: torch.Tensor
-    weights_CK: torch.Tensor
-    w2sq_C: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Judge:
-    """A teacher of a committee: its network, its statistics and barycenters of the real images."""
-
-    network: nn.Module
-    found: Statistics | None
-    points: Points | None
 
 
 def synthesise(
@@ -74,14 +49,7 @@ def synthesise(
     config = ctx.config
     classes, size = len(dataset.class_names), dataset.resolution
     images_NCHW = torch.zeros(classes * config.ipc, 3, size, size, dtype=torch.uint8)
-    given_NCHW = None
-    if config.recover.objective == "given":
-        given_NCHW = load_given(config.recover.path, dataset.class_ids, config.ipc, size)
-
-    def targets_of(chunk: Chunk) -> Targets:
-        if found is None and not config.matches_no_class_statistics:
-            raise ValueError("images that are optimised need statistics")
-        return _targets(ctx, chunk, Judge(network, found, points))
+    judge = Judge(network, found, points)
 
     def positions(chunk: Chunk) -> torch.Tensor:
         return chunk.labels_B * config.ipc + chunk.ordinals_B
@@ -89,35 +57,16 @@ def synthesise(
     def place(chunk: Chunk, images: torch.Tensor) -> None:
         images_NCHW[positions(chunk)] = images
 
-    optimised = config.recover.objective not in ("given", "real", "start")
-    mine = own_chunks(ctx, chunks, partial(_chunk_path, ctx), work) if optimised else chunks
-    with ExitStack() as open_ones:
-        behind = open_ones.enter_context(Behind(ctx.device))
-        forward, *others = (
-            open_ones.enter_context(looking_into(one, size))
-            for one in (network, *(judge.network for judge in committee))
-        )
-        for turn, chunk in enumerate(mine):
-            if given_NCHW is not None:
-                images = given_NCHW[positions(chunk)]
-            elif config.recover.objective == "real":
-                index = real_indices(chunk, dataset.train.labels_N, config.seed)
-                images = dataset.train.batch(index).cpu()
-            elif config.recover.objective == "start":
-                start_BCHW = start_of(ctx, dataset, forward, chunk, targets_of(chunk))
-                images = to_uint8(start_BCHW, dataset.mean, dataset.std, nearest=True)
-            else:
-                ctx.turn = (turn, len(mine)) if ctx.group.count > 1 else None
-                theirs = zip(others, (_targets(ctx, chunk, judge) for judge in committee), strict=True)
-                images = _recovered(
-                    ctx, dataset, forward, chunk, len(chunks), targets_of(chunk), work, tuple(theirs), verifier
-                )
-            place(chunk, images)
-            if optimised or ctx.group.leads:
-                behind.do(partial(_write_images, ctx, dataset, images, chunk.labels_B, chunk.ordinals_B))
-            ctx.stop_if_asked("recover")
-    if optimised:
-        take_others(ctx, chunks, mine, partial(_chunk_path, ctx), lambda path: _finished(ctx, path, work), place)
+    if config.recover.objective in ("given", "real", "start"):
+        _gather(ctx, dataset, as_they_are(ctx, dataset, judge, chunks), place, ctx.group.leads)
+    else:
+        if found is None and not config.matches_no_class_statistics:
+            raise ValueError("images that are optimised need statistics")
+        path = partial(path_of, ctx)
+        mine = own_chunks(ctx, chunks, path, work)
+        made = optimised(ctx, dataset, (judge, *committee), chunks, mine, work, verifier)
+        _gather(ctx, dataset, made, place, True)
+        take_others(ctx, chunks, mine, path, lambda file: finished_images(ctx, file, work), place)
     labels_N = torch.arange(classes).repeat_interleave(config.ipc)
     weights_N = points.weights_CK.flatten().float() if points else torch.full((len(labels_N),), 1 / config.ipc)
     synthetic = SyntheticSet(images_NCHW, labels_N, weights_N)
@@ -140,7 +89,7 @@ def synthesise(
         dataset,
         chunks,
         lambda chunk: images_NCHW[positions(chunk)],
-        targets_of,
+        lambda chunk: targets_of(ctx, chunk, judge),
         make_coefficients(config.recover),
     )
     ctx.log(
@@ -150,56 +99,15 @@ def synthesise(
     return synthetic, {"images": own.facts(), "random_real": real.facts(), **judged}
 
 
-def _targets(ctx: Context, chunk: Chunk, judge: Judge) -> Targets:
-    """What one teacher wants of a chunk."""
-    return make_targets(
-        chunk,
-        ctx.config,
-        judge.network,
-        judge.found,
-        judge.points.points_CKD if judge.points else None,
-        judge.points.weights_CK if judge.points else None,
-        ctx.device,
-    )
-
-
-def _recovered(
-    ctx: Context,
-    dataset: Dataset,
-    forward: Forward,
-    chunk: Chunk,
-    chunks: int,
-    targets: Targets,
-    work: str,
-    others: tuple[tuple[Forward, Targets], ...],
-    verifier: Verifier | None,
-) -> torch.Tensor:
-    """The chunk's images, from its finished file or by optimisation."""
-    done = _chunk_path(ctx, chunk)
-    images = _finished(ctx, done, work)
-    if images is None:
-        images = recover_chunk(ctx, dataset, forward, chunk, chunks, targets, work, others, verifier)
-        write_whole(done, pack({"images": images}, {"chunk": chunk.index, "work": work}))
-    for slot in ctx.run.checkpoints.glob(f"recover-{chunk.index:06d}.*"):
-        slot.unlink()
-    return images
-
-
-def _chunk_path(ctx: Context, chunk: Chunk) -> Path:
-    return ctx.run.checkpoints / f"chunk-{chunk.index:06d}.ckpt"
-
-
-def _finished(ctx: Context, path: Path, work: str) -> torch.Tensor | None:
-    try:
-        found = read(path)
-        if found.state.get("work") == work:
-            return found.tensors["images"]
-        ctx.warn(f"{path.name} is of other work than this run's, and its chunk is recovered again")
-    except FileNotFoundError:
-        pass
-    except DAMAGE as error:
-        ctx.warn(f"{path.name} is damaged ({error}), and its chunk is recovered again")
-    return None
+def _gather(
+    ctx: Context, dataset: Dataset, made: Made, place: Callable[[Chunk, torch.Tensor], None], writes: bool
+) -> None:
+    """Place the images of each chunk, and write them where this process is to."""
+    with Behind(ctx.device) as behind:
+        for chunk, images in made:
+            place(chunk, images)
+            if writes:
+                behind.do(partial(_write_images, ctx, dataset, images, chunk.labels_B, chunk.ordinals_B))
 
 
 def _write_images(

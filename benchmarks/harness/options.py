@@ -13,7 +13,7 @@ import torch
 from engine.errors import ConfigError
 
 STAGES = ("recover", "statistics", "barycenter", "relabel", "train", "squeeze", "telemetry")
-OTHERS = ("app", "peaks", "growth", "gpu")
+OTHERS = ("concurrency", "app", "peaks", "growth", "gpu")
 FEWEST_REPEATS = 5
 
 #: arch, resolution, classes, real images a class, IPC, batch, and how much one repetition does: iterations of recovery,
@@ -22,6 +22,8 @@ Row = tuple[str, int, int, int, int, int, int]
 SIZES: dict[tuple[str, str], Row] = {
     ("recover", "small"): ("resnet18", 32, 2, 20, 10, 20, 3),
     ("recover", "full"): ("resnet18", 224, 10, 20, 10, 100, 20),
+    ("concurrency", "small"): ("convnet3", 16, 8, 20, 5, 5, 10),
+    ("concurrency", "full"): ("resnet18", 32, 32, 20, 10, 10, 100),
     ("statistics", "small"): ("resnet18", 32, 4, 25, 1, 100, 1),
     ("statistics", "full"): ("resnet18", 224, 10, 1000, 1, 100, 1),
     ("barycenter", "small"): ("resnet18", 32, 10, 300, 20, 0, 1),

@@ -25,6 +25,7 @@ ROWS: tuple[tuple[tuple[str, ...], float], ...] = (
     (("barycenter", "--repeats", "5"), 150),
     (("relabel", "--repeats", "5"), 60),
     (("train", "--repeats", "5"), 60),
+    (("concurrency", "--repeats", "5"), 60),
     (("recover", "--set", "recover.precision=fp32"), 80),
 )
 

@@ -22,12 +22,15 @@ from benchmarks.harness.timing import Stopwatch, Timings
 from engine import starts, statistics
 from engine.augment import Views
 from engine.chunks import Chunk, plan_chunks
+from engine.concurrency import finished
 from engine.config import RunConfig
+from engine.course import Course
 from engine.data import Dataset
+from engine.judges import Judge, Points, targets_of
 from engine.losses import Targets
 from engine.models.instrument import looking_into
 from engine.optimise import loss_and_gradient
-from engine.recipe import Recipe, make_recipe, make_targets
+from engine.recipe import Recipe, make_recipe
 from engine.recover import recover_chunk
 
 #: Blocks of each side before the first that counts.
@@ -57,16 +60,24 @@ def problem(options: Options) -> Problem:
     """The first chunk of a small data set, with targets from its own statistics."""
     config = settings(options)
     data, network = dataset(options), teacher(options)
+    judge = judged(options, data, network)
+    chunk = plan_chunks(options.classes, options.ipc, config.recover.batch_size, "per-class")[0]
+    with fresh_run(options, config) as ctx:
+        targets = targets_of(ctx, chunk, judge)
+    images_BCHW = starts.noise(chunk, data.resolution, options.seed).to(options.device)
+    return Problem(options, config, data, network, teacher(options), chunk, targets, images_BCHW)
+
+
+def judged(options: Options, data: Dataset, network: nn.Module) -> Judge:
+    """A teacher with its statistics; in the place of barycenters stand features of images."""
     batches = statistics.passes(data.train.labels_N, "exact", 100, 100)
     found = statistics.collect(
         network, data.train.labels_N, batches, statistics.loader(data), options.classes, options.device, False
     )
-    chunk = plan_chunks(options.classes, options.ipc, config.recover.batch_size, "per-class")[0]
     features = [found.features_of(label) for label in range(options.classes)]
     points_CKD = torch.stack([one[torch.arange(options.ipc) % len(one)] for one in features]).double()
-    targets = make_targets(chunk, config, network, found, points_CKD, None, options.device)
-    images_BCHW = starts.noise(chunk, data.resolution, options.seed).to(options.device)
-    return Problem(options, config, data, network, teacher(options), chunk, targets, images_BCHW)
+    weights_CK = torch.full(points_CKD.shape[:2], 1 / options.ipc, dtype=torch.float64)
+    return Judge(network, found, Points(points_CKD, weights_CK, torch.zeros(options.classes).double()))
 
 
 def configured(at: Problem, iterations: int) -> RunConfig:
@@ -107,7 +118,8 @@ def product(at: Problem, iterations: int, after: Callable[[int], None] = lambda 
 
     config = configured(at, iterations)
     with fresh_run(at.options, config, interrupted) as ctx, looking_into(at.network, at.data.resolution) as forward:
-        return recover_chunk(ctx, at.data, forward, at.chunk, 1, at.targets, "measurement")
+        course = Course(ctx, 1, 1)
+        return finished(recover_chunk(ctx, at.data, [(forward, at.targets)], at.chunk, 1, "measurement", course))
 
 
 def baseline(at: Problem, iterations: int) -> None:

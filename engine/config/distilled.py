@@ -53,6 +53,14 @@ class RecoverConfig(Section):
         description="Most images a backward pass, exact whatever the value; 0 takes the whole chunk.",
         json_schema_extra=unit("images"),
     )
+    concurrent: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Chunks optimised side by side on a device; the images are the same. 0: as many as fill a GPU and "
+        "fit its memory, one on a CPU.",
+        json_schema_extra=unit("chunks"),
+    )
     lr: float = Field(0.25, gt=0, description="Peak learning rate of Adam on the pixels.", json_schema_extra=BASIC)
     beta1: float = Field(0.5, ge=0, lt=1, description="Adam's first decay rate.")
     beta2: float = Field(0.9, ge=0, lt=1, description="Adam's second decay rate.")

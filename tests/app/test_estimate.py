@@ -184,6 +184,18 @@ def test_micro_batches_spare_memory() -> None:
     assert micro.memory < whole.memory / 2
 
 
+@pytest.mark.parametrize("cuda", [False, True])
+def test_chunks_side_by_side_take_memory(cuda: bool) -> None:
+    one, four = (
+        next(load for load in loads_of(configured(*changes), DIGITS, cuda, True) if load.stage == "recover")
+        for changes in (
+            ("recover.batch_size=10", "recover.concurrent=1"), ("recover.batch_size=10", "recover.concurrent=4")
+        )
+    )  # fmt: skip
+    assert (3 if cuda else 1) * one.memory < four.memory < 4 * one.memory
+    assert four.checkpoint == 4 * one.checkpoint
+
+
 # --- times -------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from benchmarks.harness.options import Options, parse
 from benchmarks.harness.problem import dataset, features, real_images, settings, synthetic_set, teacher
 from benchmarks.harness.result import file_name
 from benchmarks.harness.timing import peak_bytes
-from benchmarks.stages import recover, relabel, squeeze, statistics, train
+from benchmarks.stages import concurrency, recover, relabel, squeeze, statistics, train
 from engine import barycenter, checkpoints
 from engine.data import load_dataset
 from engine.errors import ConfigError
@@ -54,6 +54,13 @@ def test_recovery_takes_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, start = (to_uint8(one, at.data.mean, at.data.std).int() for one in (recovery.images, at.images_BCHW))
     assert float(((ours - theirs).abs() > 1).float().mean()) < 1e-3
     assert float((ours - start).abs().float().mean()) > 10, "the images have hardly moved"
+
+
+def test_chunks_side_by_side_are_measured_against_the_same_chunks_in_turn() -> None:
+    found = concurrency.measure(tiny("concurrency", "--batch", "4", "--set", "recover.concurrent=2"))
+    assert (found["chunks"], found["side_by_side"]) == (3, 2)
+    assert found["seconds"]["product"]["n"] == 7
+    assert found["ratio"] > 0
 
 
 @pytest.mark.parametrize("source", ["memory", "jpeg"])

@@ -13,11 +13,12 @@ from engine import events, models
 from engine.augment import draw_views
 from engine.behind import Behind, on_host
 from engine.compiling import repays
+from engine.concurrency import side_by_side
 from engine.config import RunConfig, override
 from engine.losses import Coefficients, Targets, Terms, chunk_loss, collect
 from engine.models.instrument import Probe, bn_layers, looking_into, multiplications, traced
 from engine.models.lowering import Folded, Matrix, Tiles, lowered
-from engine.optimise import _compiled_whole, optimise
+from engine.optimise import _compiled_whole, optimise, optimising
 from engine.recipe import Recipe, learning_rates
 from engine.telemetry import LossBuffer
 
@@ -142,6 +143,16 @@ def test_going_on_from_an_iteration_leaves_the_same_bytes() -> None:
         start = kept.pop("images")
         again = optimise(start, forward, recipe, first=4, adam=kept)
     assert torch.equal(whole, again)
+
+
+def test_chunks_side_by_side_leave_the_same_bytes_as_alone() -> None:
+    network = _network("convnet3", 16)
+    recipe, starts = _recipe(network, 4, 16, 5), [_images(4, 16), -_images(4, 16), _images(4, 16).flip(3)]
+    alone = [_trace(network, recipe, start)[1] for start in starts]
+    with looking_into(network, 16) as forward:
+        together = dict(side_by_side([partial(optimising, one, forward, recipe) for one in starts], lambda: 2))
+    assert all(torch.equal(together[number], final) for number, final in enumerate(alone))
+    assert not torch.equal(alone[0], alone[1])
 
 
 def test_layers_that_match_exactly_have_no_gradient() -> None:

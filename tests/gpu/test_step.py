@@ -6,16 +6,24 @@ Only `make test-gpu` collects these.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from benchmarks.harness.options import parse
+from benchmarks.harness.problem import fresh_run, settings
 from engine import events, models
 from engine.augment import draw_views
+from engine.chunks import plan_chunks
+from engine.concurrency import side_by_side
+from engine.course import Course
 from engine.losses import Coefficients, Targets, Terms
+from engine.memory import times_that_fit
 from engine.models.instrument import bn_layers, classifier_layer, looking_into
-from engine.optimise import WARM_UP, optimise
+from engine.optimise import WARM_UP, optimise, optimising
 from engine.recipe import Recipe, learning_rates
 from engine.telemetry import ROWS, LossBuffer
 
@@ -129,3 +137,34 @@ def test_a_recorded_run_goes_on_from_any_iteration(
         images = kept.pop("images")
         again = optimise(images, forward, recipe, first=5, adam=kept)
     assert (again - final).abs().mean() < 1e-2
+
+
+def test_chunks_side_by_side_are_the_chunks_alone(
+    images_BCHW: torch.Tensor, network: nn.Module, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each on its own stream, recorded while the others' steps are under way."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    recipe = replace(recipe, captured=True)
+    starts = [images_BCHW, -images_BCHW, images_BCHW.flip(3)]
+    alone = [_run(start, network, recipe)[1] for start in starts]
+    with looking_into(network, SIZE) as forward:
+        works = [partial(optimising, start, forward, recipe) for start in starts]
+        together = dict(side_by_side(works, lambda: len(works)))
+    for number, final in enumerate(alone):
+        assert (together[number].cpu() - final).abs().mean() < 1e-2
+
+
+def test_the_first_chunk_shows_how_many_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen small chunks: one until its step is recorded, then many, and none where memory is said to be full."""
+    monkeypatch.setenv("WMDD_HOME", str(tmp_path))
+    options = parse(["concurrency", "--device", "cuda", "--size", "small", "--set", "recover.concurrent=16"])
+    with fresh_run(options, settings(options)) as ctx:
+        chunk = plan_chunks(1, 1, 1, "per-class")[0]
+        course = Course(ctx, 16, 16)
+        assert course.at_once() == 1
+        held = torch.zeros(1 << 24, device=DEVICE)
+        for done in range(WARM_UP + 1):
+            course.step(chunk, done)
+        assert course.at_once() == 16
+        assert held.numel()
+        assert times_that_fit(torch.cuda.mem_get_info(DEVICE)[1], DEVICE) == 0

@@ -146,6 +146,25 @@ def test_micro_batches_give_the_same_images_but_rounding(undisturbed: Undisturbe
         assert np.abs(first - second).mean() < 3
 
 
+def test_chunks_side_by_side_are_stopped_killed_and_resumed_with_the_same_bytes(
+    undisturbed: Undisturbed, nursery: Nursery
+) -> None:
+    run = rundir.create(small("recover.concurrent=2", "run.checkpoint_seconds=0"))
+    stopped = nursery.start(run.path, [("signalled", {"at": ".recover-000000.*", "number": signal.SIGTERM, "nth": 5})])
+    assert stopped.wait() == 3, run.console_file.read_text()
+    saved = {path.name.split(".")[0] for path in run.checkpoints.glob("recover-*")}
+    assert saved == {"recover-000000", "recover-000001"}, "neither chunk waits for the other"
+    told = [(event.chunk, event.first) for event in seen(run) if isinstance(event, events.Iters)]
+    assert {chunk for chunk, _ in told} == {0, 1}
+    shares = [event.done for event in seen(run) if isinstance(event, events.Progress) and event.stage == "recover"]
+    assert shares == sorted(shares)
+    assert shares[-1] <= 2 * 8, "both were at their beginning"
+    killed = nursery.start(run.path, [("signalled", {"at": ".recover-000001.*", "number": signal.SIGKILL, "nth": 4})])
+    assert killed.wait() == -signal.SIGKILL
+    assert nursery.start(run.path).wait() == 0, run.console_file.read_text()
+    assert content(run) == undisturbed[1]
+
+
 @pytest.mark.parametrize(
     "changes",
     [

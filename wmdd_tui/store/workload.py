@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from engine.concurrency import chunks_at_once
 from engine.config import RunConfig
 from wmdd_tui.store.arch_costs import Cost, cost_of
 from wmdd_tui.store.counts import DataCounts, SetCounts, set_counts
@@ -302,13 +303,17 @@ def _recover(facts: Facts, network: Cost) -> StageLoad:
             bytes=made.images * numbers * (PNG_SHARE + 1) + checkpoints * 3 * chunk_bytes,
         ),
     )
-    memory = FLOAT * network.parameters + 5 * chunk_bytes + facts.backward_memory(network, batch)
+    together = chunks_at_once(facts.config, made.chunks, network.macs * made.chunk_images, facts.cuda)
+    # Side by side on a GPU each chunk keeps what its step needs; on a CPU only the one whose turn it is does.
+    memory: float = FLOAT * network.parameters + 5 * together * chunk_bytes
+    memory += (together if facts.cuda else 1) * facts.backward_memory(network, batch)
     if not made.iterations:
         memory = FLOAT * network.parameters + facts.evaluation_memory(network)
     images = made.images * (numbers * (PNG_SHARE + 1) + FILE_BYTES)
     shown = previews * (PNG_SHARE * min(PREVIEWED, made.chunk_images) * numbers + FILE_BYTES)
     told = EVENT_BYTES * made.iterations
-    return StageLoad("recover", work, int(memory), int(images + shown + told), 3 * chunk_bytes if seen else 0)
+    checkpoint = 3 * together * chunk_bytes if seen else 0
+    return StageLoad("recover", work, int(memory), int(images + shown + told), checkpoint)
 
 
 def _relabel(facts: Facts, network: Cost) -> StageLoad:
