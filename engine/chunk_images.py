@@ -20,7 +20,7 @@ from engine.course import Course
 from engine.data import Dataset
 from engine.data.given import load_given
 from engine.judges import Judge, targets_of
-from engine.models.instrument import Forward, looking_into, multiplications
+from engine.models.instrument import looking_into, multiplications
 from engine.recover import recover_chunk, start_of, to_uint8
 from engine.rundir import write_whole
 from engine.starts import real_indices
@@ -79,21 +79,25 @@ def as_they_are(ctx: Context, dataset: Dataset, judge: Judge, chunks: Sequence[C
     given_NCHW = None
     if config.recover.objective == "given":
         given_NCHW = load_given(config.recover.path, dataset.class_ids, config.ipc, size)
+    done, images = 0, sum(len(chunk.labels_B) for chunk in chunks)
+
+    def tell(found: int) -> None:
+        ctx.progress("recover", done + found, images, "images")
+
     with looking_into(judge.network, size) as forward:
         for chunk in chunks:
             ctx.stop_if_asked("recover")
+            tell(0)
             if given_NCHW is not None:
                 yield chunk, given_NCHW[chunk.labels_B * config.ipc + chunk.ordinals_B]
             elif config.recover.objective == "real":
                 index = real_indices(chunk, dataset.train.labels_N, config.seed)
                 yield chunk, dataset.train.batch(index).cpu()
             else:
-                yield chunk, _start(ctx, dataset, forward, chunk, judge)
-
-
-def _start(ctx: Context, dataset: Dataset, forward: Forward, chunk: Chunk, judge: Judge) -> torch.Tensor:
-    start_BCHW = start_of(ctx, dataset, forward, chunk, targets_of(ctx, chunk, judge))
-    return to_uint8(start_BCHW, dataset.mean, dataset.std, nearest=True)
+                start_BCHW = start_of(ctx, dataset, forward, chunk, targets_of(ctx, chunk, judge), tell)
+                yield chunk, to_uint8(start_BCHW, dataset.mean, dataset.std, nearest=True)
+            done += len(chunk.labels_B)
+        tell(0)
 
 
 def path_of(ctx: Context, chunk: Chunk) -> Path:

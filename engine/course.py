@@ -38,6 +38,11 @@ class Course:
         self._ctx.pace.together = running
         self.saving = self._ctx.checkpoint_due()
 
+    def look(self, images: int, found: int) -> None:
+        """Before its first step, a chunk of so many images looks for patches to start from, and has found some."""
+        note = f"patches of image {found + 1} of {images}"
+        self._ctx.progress("recover", self._sum, self._total, "iterations", note)
+
     def step(self, chunk: Chunk, done: int) -> None:
         """A step was done; with it, or with those of earlier engines, so many of its chunk are."""
         self._steps += 1

@@ -73,7 +73,8 @@ def recover_chunk(
     saved = ctx.load(slots, where)
     first, adam = 0, None
     if saved is None:
-        images_BCHW = start_of(ctx, dataset, forward, chunk, targets).to(ctx.device)
+        tell = partial(course.look, len(chunk.labels_B))
+        images_BCHW = start_of(ctx, dataset, forward, chunk, targets, tell).to(ctx.device)
     else:
         first = int(saved.state["iteration"]) + 1
         images_BCHW = saved.tensors["images"].to(ctx.device)
@@ -129,11 +130,17 @@ def recover_chunk(
     return to_uint8(images_BCHW, dataset.mean, dataset.std).cpu()
 
 
-def start_of(ctx: Context, dataset: Dataset, forward: Forward, chunk: Chunk, targets: Targets) -> torch.Tensor:
-    """What a chunk's optimisation begins with (B, 3, H, W), normalised, on the CPU. Raises Stopped."""
+def start_of(
+    ctx: Context, dataset: Dataset, forward: Forward, chunk: Chunk, targets: Targets, tell: Callable[[int], None]
+) -> torch.Tensor:
+    """What a chunk's optimisation begins with (B, 3, H, W), normalised, on the CPU. Raises Stopped.
 
-    def between() -> None:
+    Where patches of photographs are compared, which may take minutes, ``tell`` gets how many images have theirs.
+    """
+
+    def between(found: int) -> None:
         ctx.stop_if_asked("recover")
+        tell(found)
 
     config = ctx.config
     return initial_images(chunk, dataset, config.recover, config.ipc, config.seed, forward, targets, between)

@@ -28,6 +28,8 @@ from engine.randomness import generator, permutation
 
 #: Photographs decoded and patches seen by the teacher at a time; part of the result only by rounding.
 AT_A_TIME = 64
+#: Told now and then how many images' patches are found; it may raise to stop.
+Between = Callable[[int], None]
 
 
 def initial_images(
@@ -38,12 +40,12 @@ def initial_images(
     seed: int,
     probe: Forward,
     targets: Targets,
-    between: Callable[[], None] = lambda: None,
+    between: Between = lambda _found: None,
 ) -> torch.Tensor:
     """Start (B, 3, H, W) in normalised space on the CPU, as ``recover.init`` names it.
 
     "noise": N(0, 1). "real": distinct random photographs of each class. "patches": see ``patched``; ``probe`` is the
-    teacher that judges them, ``targets`` holds the barycenters, ``between`` is called now and then and may raise.
+    teacher that judges them, ``targets`` holds the barycenters.
     """
     if config.init == "noise":
         return noise(chunk, dataset.resolution, seed)
@@ -77,7 +79,7 @@ def patched(
     seed: int,
     probe: Forward,
     targets: Targets,
-    between: Callable[[], None] = lambda: None,
+    between: Between = lambda _found: None,
 ) -> torch.Tensor:
     """Images (B, 3, H, W) of the best ``patches_per_image`` patches of each image's pool, normalised, on the CPU.
 
@@ -96,7 +98,7 @@ def patched(
         for cut_R3HW, cost_R in _patches(pool_Q, dataset, config, probe, targets, position, label, ordinal, seed):
             best_Q3HW.append(cut_R3HW)
             costs_Q.append(cost_R)
-            between()
+            between(position)
         order_Q = torch.cat(costs_Q).argsort(stable=True)
         # A pool smaller than the image has places for gives its best patches again.
         chosen_P = order_Q[torch.arange(patches) % len(order_Q)]

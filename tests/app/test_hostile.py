@@ -102,7 +102,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
             {"kind": "hello", "device": ORDERS, "layers": [ORDERS], "class_names": [ORDERS], "stages": [ORDERS]},
             {"kind": "log", "level": ORDERS, "message": ORDERS},
             {"kind": "stage", "stage": ORDERS, "what": "begin"},
-            {"kind": "progress", "stage": ORDERS, "unit": ORDERS, "done": 1, "total": 2},
+            {"kind": "progress", "stage": ORDERS, "unit": ORDERS, "note": ORDERS, "done": 1, "total": 2},
             {"kind": "layers", "chunk": 0, "iteration": 0, "values": [1]},
             {"kind": "metrics", "stage": ORDERS, "epoch": 1, "epochs": 1},
             {"kind": "end", "status": "failed", "error": ORDERS, "message": ORDERS, "remedy": ORDERS},

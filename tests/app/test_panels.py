@@ -6,21 +6,23 @@ import itertools
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 from piloted import record, text_of, until
 from textual.widgets import DataTable, Log
 
 from engine import events, presets, rundir
 from engine.rundir import RunDir
-from wmdd_tui.app import WmddApp
+from wmdd_tui.app import Settings, WmddApp
 from wmdd_tui.screens.choose import Choose
 from wmdd_tui.screens.compare import slots_of
 from wmdd_tui.screens.monitor import MonitorScreen
 from wmdd_tui.store.alerts import AlertBook, low_disk
 from wmdd_tui.store.moments import CAPACITY, Moments
+from wmdd_tui.store.runs import summarise
 from wmdd_tui.store.view import RunView
 from wmdd_tui.widgets.chart import LossChart
-from wmdd_tui.widgets.headline import alert_lines
+from wmdd_tui.widgets.headline import alert_lines, headline
 from wmdd_tui.widgets.memory_parts import device_parts
 from wmdd_tui.widgets.panels import ImagePanel, LayerPanel, LogPanel, MetricsPanel
 from wmdd_tui.widgets.panels.log import wrapped
@@ -46,6 +48,16 @@ def layered(chunks: int = 2) -> RunView:
     return view_of(hello, *moments)
 
 
+def looking_for_patches() -> list[events.AnyEvent]:
+    """Five minutes of choosing a start, in which no iteration is done."""
+    hello = events.Hello(t=1000.0, device="cpu", chunks=1, iterations=100, stages=["recover"])
+    note = events.Progress(
+        t=1001.0, stage="recover", total=100, done=0, unit="iterations", note="patches of image 3 of 9"
+    )
+    begin = events.Stage(t=1000.0, stage="recover", what="begin")
+    return [hello, begin, note, replace(note, t=1300.0, note="patches of image 9 of 9")]
+
+
 def with_images(run: RunDir) -> RunDir:
     for label in range(2):
         folder = run.images / f"class-{label}"
@@ -56,6 +68,28 @@ def with_images(run: RunDir) -> RunDir:
 
 
 # --- pure ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_done_before_the_first_iteration_is_told_and_does_not_count_as_slowness(tmp_path: Path) -> None:
+    first = events.Progress(t=1302.0, stage="recover", total=100, done=4, unit="iterations")
+    for found, said in (
+        (looking_for_patches(), "patches of image 9 of 9"),
+        ([*looking_for_patches(), first], "2 it/s · ETA 48s"),
+    ):
+        line = headline(RunDir(tmp_path), "running", view_of(*found), Settings(), False, True).plain
+        assert said in line
+    assert "patches" not in line
+
+
+def test_the_list_of_runs_does_not_count_it_either() -> None:
+    first = events.Progress(t=1302.0, stage="recover", total=100, done=4, unit="iterations")
+    run = record()
+    run.events_file.unlink()
+    writer = events.Writer(run.events_file)
+    for event in [*looking_for_patches(), first]:
+        writer.write(event)
+    writer.close()
+    assert summarise(run).its_per_s == pytest.approx(2.0)
 
 
 def test_layers_are_ordered_by_value_trend_and_name() -> None:

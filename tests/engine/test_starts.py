@@ -175,14 +175,20 @@ def test_a_class_with_too_few_photographs_repeats_patches(dataset: Dataset, star
     torch.testing.assert_close(found[:, :, :half, :half][..., : SIZE - half], found[:, :, :half, half:])
 
 
-def test_the_choice_can_be_stopped(dataset: Dataset, teacher: nn.Module) -> None:
-    def stop() -> None:
-        raise Stopped("asked")
+def test_the_choice_can_be_stopped_and_tells_how_far_it_is(dataset: Dataset, teacher: nn.Module) -> None:
+    told: list[int] = []
+
+    def stop(found: int) -> None:
+        told.append(found)
+        if found == 2:
+            raise Stopped("asked")
 
     chunk, probe = _whole(), Probe(teacher)
     with pytest.raises(Stopped):
         initial_images(chunk, dataset, RecoverConfig(init="patches"), IPC, 0, probe, _targets(chunk), stop)
     probe.close()
+    assert told == sorted(told)
+    assert set(told) == {0, 1, 2}
 
 
 @pytest.mark.parametrize(

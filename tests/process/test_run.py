@@ -187,6 +187,21 @@ def test_variants_run(changes: list[str], run_engine: Start) -> None:
     assert code == 0, run.console_file.read_text()
 
 
+@pytest.mark.parametrize(
+    ("objective", "note", "end"), [("wmdd", "patches of image 1 of 10", (10, 10)), ("start", "", (20, 20))]
+)
+def test_choosing_patches_is_told(objective: str, note: str, end: tuple[int, int], run_engine: Start) -> None:
+    """It may take minutes before the first iteration."""
+    run, code = run_engine(
+        small("recover.init=patches", f"recover.objective={objective}", "recover.iterations=5", "run.until=recover")
+    )
+    assert code == 0, run.console_file.read_text()
+    told = [event for event in seen(run) if isinstance(event, events.Progress) and event.stage == "recover"]
+    assert told[0].note == note
+    assert told[0].done == 0
+    assert (told[-1].done, told[-1].total, told[-1].note) == (*end, "")
+
+
 def test_the_best_epochs_teacher_can_be_kept(run_engine: Start) -> None:
     run, code = run_engine(small("squeeze.epochs=4", "squeeze.lr=0.8", 'squeeze.keep="best"', 'run.until="squeeze"'))
     assert code == 0, run.console_file.read_text()

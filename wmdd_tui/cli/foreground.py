@@ -80,15 +80,14 @@ class Display:
             self._line(f"{event.stage} done in {event.seconds:.1f} s{cached}")
 
     def _advance(self, event: events.Progress) -> None:
+        note = event.note or self._note
         if self._live:
             if event.stage not in self._tasks:
                 self._tasks[event.stage] = self._progress.add_task(event.stage, note="")
-            self._progress.update(
-                self._tasks[event.stage], completed=event.done, total=event.total, note=escape(self._note)
-            )
+            self._progress.update(self._tasks[event.stage], completed=event.done, total=event.total, note=escape(note))
         elif time.monotonic() - self._printed > PLAIN_SECONDS:
             self._printed = time.monotonic()
-            self._line(f"{event.stage} {event.done}/{event.total} {event.unit} {self._note}".rstrip())
+            self._line(f"{event.stage} {event.done}/{event.total} {event.unit} {note}".rstrip())
 
     def _line(self, text: str) -> None:
         self._console.print(escape(text), highlight=False, soft_wrap=True)

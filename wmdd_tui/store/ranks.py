@@ -57,6 +57,8 @@ class RankFacts:
         anchor = self._anchor
         if anchor is None or anchor.stage != event.stage or event.done < anchor.done or event.t < anchor.t:
             self._anchor = event
+        elif event.note:  # it stands for work that is not counted
+            self._anchor = event
         elif event.t > anchor.t and event.done > anchor.done:
             self.rate = (event.done - anchor.done) / (event.t - anchor.t)
             if event.t - anchor.t > SPEED_SECONDS:

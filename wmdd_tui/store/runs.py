@@ -68,7 +68,7 @@ def summarise(run: RunDir, now: float | None = None) -> RunSummary:
         if isinstance(event, events.Stage):
             facts["stage"], progress = as_name(event.stage), []
         elif isinstance(event, events.Progress):
-            progress.append(event)
+            progress = [event] if event.note else [*progress, event]  # a note stands for work that is not counted
         elif isinstance(event, events.Metrics) and event.stage == "train" and event.top1 is not None:
             tops.append(event.top1)
         elif isinstance(event, events.End):

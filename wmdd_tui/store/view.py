@@ -193,7 +193,7 @@ class RunView:
 
     def _progress(self, event: events.Progress) -> None:
         """Keep the last progress, and a speed over at least ten seconds."""
-        event.stage, event.unit = as_name(event.stage), as_name(event.unit)
+        event.stage, event.unit, event.note = as_name(event.stage), as_name(event.unit), as_name(event.note)
         self.ranks.take(event)
         self._advance(self.ranks.joint(event))
 
@@ -202,7 +202,7 @@ class RunView:
             self.strange += 1
             return
         anchor = self._anchor.setdefault(event.stage, event)
-        if event.done < anchor.done or event.t < anchor.t:
+        if event.done < anchor.done or event.t < anchor.t or event.note:  # a note stands for work that is not counted
             self._anchor[event.stage] = event
         elif event.t > anchor.t and event.done > anchor.done:
             self.speed[event.stage] = (event.done - anchor.done) / (event.t - anchor.t)

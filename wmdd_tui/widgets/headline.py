@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def headline(run: RunDir, state: str, view: RunView, settings: Settings, frozen: bool, dark: bool) -> Text:
-    """State, name, elapsed, ETA and speed."""
+    """State, name, elapsed, ETA and speed, or what is done where no unit is."""
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append_text(state_text(state, settings.ascii, dark))
     text.append(" FROZEN" if frozen else "", style="bold reverse")
@@ -31,7 +31,9 @@ def headline(run: RunDir, state: str, view: RunView, settings: Settings, frozen:
     if passed := duration(elapsed(view, state in ALIVE, time.time())):
         text.append(f" · {passed}")
     facts = stage_facts(view)
-    if state in ALIVE and facts.rate:
+    if state in ALIVE and facts.note:
+        text.append(f" · {facts.note}")
+    elif state in ALIVE and facts.rate:
         text.append(f" · {facts.rate:.3g} {facts.unit}/s · ETA {duration(facts.eta)}")
     text.append(f" · {as_name(run.id)}")
     if view.hello is not None:

@@ -34,7 +34,10 @@ MOST_GROWTH = 1e4
 
 @dataclass(frozen=True)
 class StageFacts:
-    """The stage at work, what stands behind each finished one, and how fast it goes; seconds and units a second."""
+    """The stage at work, what stands behind each finished one, and how fast it goes; seconds and units a second.
+
+    ``note`` is what it does before its first unit or between two, where that takes long.
+    """
 
     current: str
     done: dict[str, str]
@@ -42,6 +45,7 @@ class StageFacts:
     rate: float | None
     eta: float | None
     unit: str
+    note: str = ""
 
 
 def stage_facts(view: RunView) -> StageFacts:
@@ -57,7 +61,8 @@ def stage_facts(view: RunView) -> StageFacts:
         return StageFacts(current, done, None, None, None, "")
     percent = 100 * progress.done / progress.total if progress.total else None
     eta = (progress.total - progress.done) / rate if rate else None
-    return StageFacts(current, done, percent, rate, eta, "it" if progress.unit == "iterations" else progress.unit)
+    unit = "it" if progress.unit == "iterations" else progress.unit
+    return StageFacts(current, done, percent, rate, eta, unit, progress.note)
 
 
 def elapsed(view: RunView, alive: bool, now: float) -> float | None:
