@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import TypeVar
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from engine.config import RunConfig
 from engine.errors import Stopped
 
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 #: Work that yields after each of its steps and returns what it made.
 Steps = Generator[None, None, Result]
 
@@ -34,6 +36,16 @@ def chunks_at_once(config: RunConfig, chunks: int, multiplications: float, cuda:
     if not wanted:
         wanted = min(MOST, math.ceil(FILLING / max(multiplications, 1.0))) if cuda else 1
     return max(1, min(wanted, chunks))
+
+
+def alone(begin: Callable[Arguments, Steps[Result]]) -> Callable[Arguments, Result]:
+    """A function that does the work that ``begin`` begins to its end, and returns what it made."""
+
+    @wraps(begin)
+    def whole(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return finished(begin(*args, **kwargs))
+
+    return whole
 
 
 def finished(work: Steps[Result]) -> Result:

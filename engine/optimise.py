@@ -18,7 +18,7 @@ from functools import cache, partial
 import torch
 
 from engine.augment import apply_matrices, view_matrices
-from engine.concurrency import Steps, finished
+from engine.concurrency import Steps, alone
 from engine.errors import OutOfMemory
 from engine.losses import Terms, average, chunk_loss, collect, derivatives, image_prior, join, surrogate
 from engine.memory import fits
@@ -182,21 +182,6 @@ def begin(
     )
 
 
-def optimise(
-    images_BCHW: torch.Tensor,
-    forward: Forward,
-    recipe: Recipe,
-    first: int = 0,
-    adam: dict[str, torch.Tensor] | None = None,
-    after_step: Callable[[int, Terms, torch.Tensor, dict[str, torch.Tensor]], None] = lambda *_: None,
-    smaller: Callable[[int, int], None] = lambda *_: None,
-    rows_RL: torch.Tensor | None = None,
-    uncompiled: Callable[[str], None] = lambda _: None,
-) -> torch.Tensor:
-    """``optimising`` from beginning to end; returns the images."""
-    return finished(optimising(images_BCHW, forward, recipe, first, adam, after_step, smaller, rows_RL, uncompiled))
-
-
 def optimising(
     images_BCHW: torch.Tensor,
     forward: Forward,
@@ -252,6 +237,10 @@ def _failure(pixels: Pixels, forward: Forward, recipe: Recipe) -> str:
     except TorchDynamoException as error:
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
     return ""
+
+
+#: ``optimising`` from beginning to end; returns the images.
+optimise = alone(optimising)
 
 
 class OwnStream:
