@@ -55,9 +55,8 @@ class RankFacts:
     def _advance(self, event: events.Progress) -> None:
         self.progress[event.stage] = event
         anchor = self._anchor
-        if anchor is None or anchor.stage != event.stage or event.done < anchor.done or event.t < anchor.t:
-            self._anchor = event
-        elif event.note:  # it stands for work that is not counted
+        uncounted = bool(event.note)  # what is done then is no unit of the stage
+        if anchor is None or anchor.stage != event.stage or event.done < anchor.done or event.t < anchor.t or uncounted:
             self._anchor = event
         elif event.t > anchor.t and event.done > anchor.done:
             self.rate = (event.done - anchor.done) / (event.t - anchor.t)
