@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from pty_session import PtySession, dashboard
 
-from engine import rundir
+from engine import presets, rundir
+from engine.config import override
 from engine.rundir import RunDir
+from wmdd_tui.store.launch import launch
 
 pytestmark = pytest.mark.timeout(2400)  # a busy machine is ten times slower than a quiet one
 
@@ -24,10 +29,25 @@ REDUCED = (
     " --set barycenter.restarts=1 --set recover.preview_every=50 --set recover.iterations={iterations}"
     " --set train.epochs=6 --set train.eval_every=3 --set run.threads=1 --set run.beat_seconds=0.5 --name {name}"
 )
+#: Seconds of recovery that are time enough to see its figures change, and to leave before it ends.
+LONG, SHORT = 30, 12
 LAYER_VALUE = re.compile(r"^[ │]*(\S+\.\d+)\s+(\d[\d.e+-]*)\s+[\d.]+ %", re.MULTILINE)
 LOSS = re.compile(r"loss (\d[\d.e+-]*)")
 HOST = re.compile(r"RSS [\d.]+ \w+.*")
 HALF_BLOCKS = 40
+
+
+@pytest.fixture(scope="module")
+def pace(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """Iterations a second of such a run on this machine: one differs from another by a factor of ten."""
+    words = shlex.split(REDUCED.format(iterations=100, name="pace"))
+    settings = [word for flag, word in pairwise(words) if flag == "--set"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WMDD_HOME", str(tmp_path_factory.mktemp("pace")))
+        run = rundir.create(override(presets.get("digits"), ["ipc=3", *settings]))
+        assert launch(run).wait(WHOLE_RUN) == 0, run.console_file.read_text()
+    seconds: float = json.loads(run.report_file.read_bytes())["stages"]["recover"]
+    return 100 / seconds
 
 
 @pytest.fixture
@@ -74,9 +94,9 @@ def changes(session: PtySession, pattern: re.Pattern[str]) -> tuple[str, str]:
     return first, seen(session.text)
 
 
-def test_launch_watch_leave_come_back(home: Path) -> None:
+def test_launch_watch_leave_come_back(home: Path, pace: float) -> None:
     with opened(home) as session:
-        run = launched_from_the_form(session, "cockpit", 1600)
+        run = launched_from_the_form(session, "cockpit", int(LONG * pace))
         changes(session, LOSS)
         session.press("2")
         session.wait_for("share", PATIENCE)
@@ -106,9 +126,9 @@ def test_launch_watch_leave_come_back(home: Path) -> None:
     assert "Traceback" not in run.console_file.read_text()
 
 
-def test_a_killed_dashboard_disturbs_no_run(home: Path) -> None:
+def test_a_killed_dashboard_disturbs_no_run(home: Path, pace: float) -> None:
     with opened(home) as session:
-        run = launched_from_the_form(session, "orphan", 200)
+        run = launched_from_the_form(session, "orphan", int(SHORT * pace))
         changes(session, LOSS)
         session.process.send_signal(signal.SIGKILL)
         assert session.wait_exit(PATIENCE) == -signal.SIGKILL
