@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -30,12 +30,16 @@ BEAT_SECONDS = 10.0
 END = 1 << 30
 
 
+#: A path as the system takes it.
+PathText = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$")]
+
+
 class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     """A run's place. ``doing``: submitted (its engine was launched and has not arrived), waiting, held (waiting and
     paused) or running. ``since`` is the Unix time of submission."""
 
     run_id: str
-    path: str
+    path: PathText
     order: int
     doing: Literal["submitted", "waiting", "held", "running"]
     since: float

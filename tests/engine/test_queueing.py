@@ -112,6 +112,7 @@ def test_tickets_of_the_dead_and_damaged_ones_are_cleared() -> None:
     old = msgspec.json.decode(file.read_bytes(), type=Ticket)
     file.write_bytes(msgspec.json.encode(msgspec.structs.replace(old, doing="running")))
     (file.parent / "rubbish.json").write_bytes(b"{")
+    (file.parent / "no-path.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(old, path="a\0b")))
     assert queueing.places() == []
     assert list(file.parent.glob("*.json")) == []
 
