@@ -26,6 +26,8 @@ from engine.models.instrument import classifier_layer
 from engine.models.placement import on_device
 
 PREFIXES = ("module.", "_orig_mod.")
+#: How the names of torchvision's ResNets begin, the networks with a stem to choose.
+RESNETS = ("resnet", "resnext", "wide_resnet")
 
 
 def numpy_scalars() -> list[Any]:
@@ -160,15 +162,14 @@ def load_teacher(settings: config.RunConfig, classes: int, device: torch.device)
 
 def member_config(settings: config.RunConfig, entry: str) -> config.RunConfig:
     """The run's configuration with another network as its teacher: ``ARCH``, obtained as the run's own is, or
-    ``ARCH=PATH`` of a checkpoint file or run.
+    ``ARCH=PATH`` of a checkpoint file or run; of the run's width, and where it is a ResNet of the run's stem.
     """
     arch, _, path = (part.strip() for part in entry.partition("="))
-    if not path:
-        teacher = config.TeacherConfig(source=settings.teacher.source, arch=arch, width=settings.teacher.width)
-    elif _is_run(path):
-        teacher = config.TeacherConfig(source="run", arch=arch, width=settings.teacher.width, path=path)
-    else:
-        teacher = config.TeacherConfig(source="checkpoint", arch=arch, width=settings.teacher.width, path=path)
+    stem = settings.teacher.stem if arch.startswith(RESNETS) else "auto"
+    source = settings.teacher.source
+    if path:
+        source = "run" if _is_run(path) else "checkpoint"
+    teacher = config.TeacherConfig(source=source, arch=arch, stem=stem, width=settings.teacher.width, path=path)
     return settings.model_copy(update={"teacher": teacher})
 
 

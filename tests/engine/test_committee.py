@@ -89,6 +89,14 @@ def test_members_are_named_by_architecture_checkpoint_or_run(tmp_path: Path) -> 
     assert teacher("convnet3=nowhere.pth")[1] == "checkpoint", "which is then refused by its name"
 
 
+def test_a_resnet_among_them_has_the_run_s_stem() -> None:
+    settings = override(presets.get("imagenette64-peer"), [])
+    assert settings.teacher.stem == "standard"
+    for arch in ("resnet34", "wide_resnet50_2"):
+        assert member_config(settings, arch).teacher.stem == "standard"
+    assert member_config(settings, "convnet4").teacher.stem == "auto"
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
