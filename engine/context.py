@@ -13,6 +13,7 @@ import torch
 from engine import events
 from engine.checkpoints import Loaded, Slots
 from engine.config import RunConfig
+from engine.devices import computes_in_bf16
 from engine.distributed.group import Group
 from engine.errors import Stopped
 from engine.memory import in_parts
@@ -75,6 +76,11 @@ class Context:
 
     def __post_init__(self) -> None:
         self.pace = Pace(self.config.run.checkpoint_seconds, time.monotonic())
+
+    @property
+    def bf16(self) -> bool:
+        """Whether networks are computed in bf16."""
+        return computes_in_bf16(self.config.run.precision, self.device.type)
 
     def progress(self, stage: str, done: int, total: int, unit: str = "", note: str = "") -> None:
         """Report progress, at most four times a second a stage; the last unit is always reported."""

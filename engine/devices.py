@@ -1,4 +1,5 @@
-"""Computing devices without torch: which GPUs NVML sees, what is free on them, and which one a configuration means.
+"""Computing devices without torch: which GPUs NVML sees, what is free on them, which one a configuration means, and in
+which precision networks are computed there.
 
 CUDA itself is never asked: that would make a context and take memory on the card.
 """
@@ -8,6 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+#: Where Linux tells of the processor, and its names for instructions on bf16: AVX-512's and the matrix unit's.
+CPU_FACTS, BF16_INSTRUCTIONS = Path("/proc/cpuinfo"), frozenset({"avx512_bf16", "amx_bf16"})
 
 
 @dataclass(frozen=True)
@@ -84,3 +90,24 @@ def resolve(name: str, seen: Sequence[Gpu]) -> str:
 def resolve_here(name: str) -> str:
     """``resolve`` with the GPUs this process sees; asks NVML only where a GPU may be meant."""
     return "cpu" if name == "cpu" else resolve(name, visible(gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")))
+
+
+def computes_in_bf16(precision: str, device_type: str) -> bool:
+    """Whether networks are computed in bf16 under a ``run.precision`` on a device of a type, "cpu" or "cuda".
+
+    "auto" takes bf16 on GPUs, and on a processor with instructions for it: others emulate it and become slower.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    return device_type == "cuda" or _multiplies_bf16(CPU_FACTS)
+
+
+@cache
+def _multiplies_bf16(facts: Path) -> bool:
+    """Whether the first processor told of has such instructions; not where the system does not tell."""
+    try:
+        lines = facts.read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    flags = next((line.partition(":")[2] for line in lines if line.startswith("flags")), "")
+    return not BF16_INSTRUCTIONS.isdisjoint(flags.split())

@@ -48,6 +48,7 @@ def teacher(ctx: Context, cache: Cache, dataset: Dataset, network: nn.Module, ou
             seed=config.seed,
             threads=config.run.threads,
             device=ctx.device.type,
+            bf16=ctx.bf16,
         )
         alike, key = key, _key_of_division(ctx, key)
         if config.teacher.source == "train":
@@ -199,6 +200,7 @@ def _survey(
         shards[-1][0] if shards else 0,
         sums,
         cut,
+        options.precision == "bf16",
     )
     _require_finite(found)
     return found

@@ -15,6 +15,7 @@ from engine.augment import Views, draw_views
 from engine.chunks import Chunk
 from engine.config import RecoverConfig, RunConfig
 from engine.data import Dataset
+from engine.devices import computes_in_bf16
 from engine.losses import Coefficients, Targets
 from engine.models.instrument import Forward, bn_layers
 from engine.statistics import Statistics
@@ -164,7 +165,7 @@ def make_recipe(
         tv=recover.tv,
         l2=recover.l2,
         micro_batch=recover.micro_batch,
-        bf16=recover.precision == "bf16" or (recover.precision == "auto" and device.type == "cuda"),
+        bf16=computes_in_bf16(config.run.precision if recover.precision == "auto" else recover.precision, device.type),
         captured=device.type == "cuda" and recover.compile != "off",
         compiled=recover.compile == "on",
         channels_last=True,

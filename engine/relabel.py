@@ -21,12 +21,10 @@ from engine.rundir import write_whole
 from engine.softlabels import SyntheticSet, block_bytes, block_is_whole, block_path, blocks
 
 
-def teacher_logits(
-    teacher: nn.Module, plan: EpochPlan, source_NCHW: Pictures, rows: slice, precise: bool
-) -> torch.Tensor:
+def teacher_logits(teacher: nn.Module, plan: EpochPlan, source_NCHW: Pictures, rows: slice, bf16: bool) -> torch.Tensor:
     """Logits (B, C) float32 of the positions ``rows``. The teacher must be in eval mode."""
     device = source_NCHW.device
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=not precise):
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
         logits: torch.Tensor = teacher(plan.images(source_NCHW, rows))
     return logits.float()
 
@@ -105,7 +103,7 @@ def _label_block(
         plan = draw_plan(count, source_NCHW.shape[-1], config, ctx.config.student_seed, block[row])
         for start in range(begin, count, config.batch_size):
             stop = min(start + config.batch_size, count)
-            work = partial(_label_images, teacher, plan, source_NCHW, device_NC)
+            work = partial(_label_images, teacher, plan, source_NCHW, device_NC, ctx.bf16)
             ctx.cut("relabel", slice(start, stop), work)
             interrupted = ctx.interrupted()
             if interrupted or ctx.checkpoint_due():
@@ -123,7 +121,6 @@ def _label_block(
 
 
 def _label_images(
-    teacher: nn.Module, plan: EpochPlan, source_NCHW: torch.Tensor, logits_NC: torch.Tensor, rows: slice
+    teacher: nn.Module, plan: EpochPlan, source_NCHW: torch.Tensor, logits_NC: torch.Tensor, bf16: bool, rows: slice
 ) -> None:
-    precise = source_NCHW.device.type != "cuda"
-    logits_NC[rows] = teacher_logits(teacher, plan, source_NCHW, rows, precise).half()
+    logits_NC[rows] = teacher_logits(teacher, plan, source_NCHW, rows, bf16).half()

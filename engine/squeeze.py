@@ -133,8 +133,9 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
             # Dropout draws from the global generators: a step is the same, whoever did those before it.
             torch.manual_seed(derive_seed(ctx.config.seed, "dropout", "teacher", epoch, step, group.number))
             work_of_step = partial(
-                _train_step, trained, optimiser, inputs, labels, config.label_smoothing, loss_sum, weight, counted
-            )
+                _train_step, trained, optimiser, inputs, labels, config.label_smoothing, loss_sum, weight, counted,
+                ctx.bf16,
+            )  # fmt: skip
             with group.collective():
                 if not fits(work_of_step):
                     raise training_failure("squeeze.batch_size", network, len(index), dataset.resolution, device)
@@ -186,13 +187,13 @@ def _train_step(
     loss_sum: torch.Tensor,
     weight: float,
     counted: float,
+    bf16: bool,
 ) -> None:
     """One step on the mean loss times ``weight``; adds the mean times the images it is ``counted`` for.
 
     ``labels`` are classes (B,) or, of mixed images, their shares (B, C).
     """
-    cuda = inputs_BCHW.device.type == "cuda"
-    with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=cuda):
+    with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=bf16):
         logits = network(inputs_BCHW)
     loss = functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
     optimiser.zero_grad(set_to_none=True)

@@ -222,6 +222,7 @@ def collect(
     first: int = 0,
     sums: Sums | None = None,
     cut: Callable[[slice, Callable[[slice], None]], None] = _whole,
+    bf16: bool = False,
 ) -> Statistics:
     """Run the teacher once over all ``batches`` and return exact or batch-averaged statistics.
 
@@ -230,6 +231,7 @@ def collect(
 
     A pass can be broken off: ``after_batch`` gets the number of batches done, the sums and the features so far, and
     may raise; ``first`` and ``sums`` go on from there. ``cut(rows, work)`` may do a batch in several forward passes.
+    With ``bf16`` the network is computed in bf16; sums are float64 all the same.
     """
     sums = sums or Sums(network, classes, device, batch_averaged)
     features_ND = allocate(len(labels_N), classifier_layer(network).in_features)
@@ -243,7 +245,7 @@ def collect(
     def keep(index_B: torch.Tensor, found_BD: torch.Tensor) -> None:
         features_ND[index_B] = found_BD
 
-    add_batches(network, labels_N, batches, range(first, len(batches)), load, sums, keep, after, cut)
+    add_batches(network, labels_N, batches, range(first, len(batches)), load, sums, keep, after, cut, bf16)
     return finished(sums, features_ND, labels_N, classes)
 
 
@@ -264,6 +266,7 @@ def add_batches(
     keep: Callable[[torch.Tensor, torch.Tensor], None],
     after_batch: Callable[[int], None],
     cut: Callable[[slice, Callable[[slice], None]], None] = _whole,
+    bf16: bool = False,
 ) -> None:
     """Add the ``wanted`` batches to the sums, and hand the features of their images to ``keep``, with their indices.
 
@@ -277,7 +280,7 @@ def add_batches(
                 forward = opened.enter_context(looking_into(network, images_NCHW.shape[-1]))
             labels = labels_N[index].to(device, non_blocking=True)
             images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
-            work = partial(_add_images, forward, images_NCHW, labels, index, sums, keep)
+            work = partial(_add_images, forward, images_NCHW, labels, index, sums, keep, bf16)
             # The variance within a loading batch needs all of it at once.
             most = CPU_IMAGES if device.type == "cpu" and not sums.batch_averaged else len(index)
             for start in range(0, len(index), most):
@@ -298,10 +301,12 @@ def _add_images(
     index_N: torch.Tensor,
     sums: Sums,
     keep: Callable[[torch.Tensor, torch.Tensor], None],
+    bf16: bool,
     part: slice,
 ) -> None:
     """One forward pass of a part of a batch; changes nothing where it does not fit."""
-    logits, features, inputs = forward(images_NCHW[part])
+    with torch.autocast(images_NCHW.device.type, torch.bfloat16, enabled=bf16):
+        logits, features, inputs = forward(images_NCHW[part])
     found = features.float().cpu()
     sums.add(logits, inputs, labels_N[part])
     keep(index_N[part], found)

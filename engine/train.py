@@ -145,7 +145,6 @@ def train_student(
     labels_N = synthetic.labels_N.to(device)
     weighted = synthetic.weighted or ctx.config.barycenter.weights == "optimized"
     weights_N = synthetic.weights_N.to(device) if weighted else None
-    cuda = device.type == "cuda"
     optimiser = make_optimiser(config, student)
     team = ctx.group if ctx.config.run.student_on == "all" else Group()
     trained = team.parallel(student, ctx.config.run.sync_bn)
@@ -185,7 +184,7 @@ def train_student(
     def loss_of(plan: EpochPlan, logits_NC: torch.Tensor | None, step_rows: slice, rows: slice) -> torch.Tensor:
         """Mean loss of the images at ``rows``; their weights count against the mean weight of ``step_rows``."""
         order = plan.order_N[rows].to(device, non_blocking=True)
-        with torch.autocast(device.type, torch.bfloat16, enabled=cuda):
+        with torch.autocast(device.type, torch.bfloat16, enabled=ctx.bf16):
             output = trained(plan.images(source_NCHW, rows)).float()
         classes = (
             labels_N[order],
@@ -197,7 +196,7 @@ def train_student(
         if logits_NC is not None:
             target = logits_NC[rows].float()
         elif teacher is not None:
-            target = teacher_logits(teacher, plan, source_NCHW, rows, precise=not cuda)
+            target = teacher_logits(teacher, plan, source_NCHW, rows, ctx.bf16)
         else:
             raise ValueError("soft labels need stored logits or a teacher")
         weights = None if weights_N is None else weights_N[order]

@@ -27,9 +27,10 @@ def compared(
     """Figures of "baseline" and "product". ``units`` of ``unit`` are done by one repetition.
 
     ``timings`` that were taken already stand; ``brief`` is less work of the same kind, for memory and profiles, the
-    product's of ``brief_units``. The operations are counted on the baseline, which is eager.
+    product's of ``brief_units``. The operations are counted on the baseline, which is eager. ``bf16`` tells in which
+    precision the product's network is.
     """
-    found: dict[str, Any] = {"unit": f"{unit}/s"}
+    found: dict[str, Any] = {"unit": f"{unit}/s", "bf16": bf16}
     brief = brief or sides
     if brief_units:
         peaks = {side: peak_bytes(work, options.device) for side, work in brief.items()}

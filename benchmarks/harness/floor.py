@@ -11,6 +11,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness.timing import repeated
+from engine.devices import computes_in_bf16
 
 #: Operations whose operands and results have to go through memory whatever is fused around them.
 UNAVOIDABLE = ("convolution", "convolution_backward", "mm", "bmm", "addmm", "baddbmm")
@@ -53,7 +54,7 @@ def peaks(device: torch.device) -> dict[str, float]:
     cuda = device.type == "cuda"
     side = 8192 if cuda else 2048
     found: dict[str, float] = {}
-    kinds = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if cuda else {})
+    kinds = {"fp32": torch.float32} | ({"bf16": torch.bfloat16} if computes_in_bf16("auto", device.type) else {})
     for name, dtype in kinds.items():
         left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
         found[f"{name}_product_flops"] = 2 * side**3 / _best(lambda a=left, b=right: a @ b, device)

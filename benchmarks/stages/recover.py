@@ -201,7 +201,7 @@ def measure(options: Options) -> dict[str, Any]:
         options, sides, images * options.iterations, "image-iterations", timings, sides, images * BRIEF, bf16
     )
     target = ">= 15,000 image-iterations/s, >= 8, memory <= 0.6" if options.device.type == "cuda" else ">= 1.6"
-    return {**found, "agreement": agreed, "bf16": bf16, "target": target}
+    return {**found, "agreement": agreed, "target": target}
 
 
 def repetition(options: Options) -> tuple[Callable[[], object], float]:

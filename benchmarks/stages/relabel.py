@@ -16,6 +16,7 @@ from benchmarks.harness.comparison import compared, relative
 from benchmarks.harness.options import Options
 from benchmarks.harness.problem import MEAN, STD, fresh_run, settings, synthetic_set, teacher
 from engine.config import RunConfig
+from engine.devices import computes_in_bf16
 from engine.mixing import draw_plan
 from engine.models.placement import on_device
 from engine.relabel import relabel
@@ -66,7 +67,8 @@ def measure(options: Options) -> dict[str, Any]:
             "product": lambda: product(options, config, images, on_device(network, options.device)),
         }
         units = count * options.iterations
-        found = compared(options, sides, units, "image-epochs", brief_units=units, bf16=options.device.type == "cuda")
+        bf16 = computes_in_bf16(config.run.precision, options.device.type)
+        found = compared(options, sides, units, "image-epochs", brief_units=units, bf16=bf16)
         return {**found, "agreement": agreement(options, config, images, network), "target": "no figure is set"}
 
 

@@ -21,6 +21,7 @@ from engine import models
 from engine.config import RunConfig
 from engine.data import Dataset
 from engine.data.source import ResidentSource
+from engine.devices import computes_in_bf16
 from engine.models.placement import on_device
 from engine.squeeze import squeeze
 
@@ -77,7 +78,8 @@ def measure(options: Options) -> dict[str, Any]:
 
         sides = {"baseline": plain, "product": lambda: product(options, config, data, beginning(options))}
         units = len(labels_N) * options.iterations
-        found = compared(options, sides, units, "images", brief_units=units, bf16=options.device.type == "cuda")
+        bf16 = computes_in_bf16(config.run.precision, options.device.type)
+        found = compared(options, sides, units, "images", brief_units=units, bf16=bf16)
     return {
         **found,
         "agreement": agreement(options, data, images_NCHW, labels_N),

@@ -32,7 +32,7 @@ def product(config: RunConfig, network: nn.Module, data: Dataset, device: torch.
     batches = statistics.passes(labels_N, options.variance, options.batch_size, options.loading_batch)
     return statistics.collect(
         network, labels_N, batches, statistics.loader(data), len(data.class_names), device,
-        options.variance == "batch-averaged",
+        options.variance == "batch-averaged", bf16=options.precision == "bf16",
     )  # fmt: skip
 
 
@@ -109,7 +109,8 @@ def measure(options: Options) -> dict[str, Any]:
             product(alike, network, seen, options.device), survey(plain, load, options.classes, options.device)
         )
         del seen
-        found = compared(options, sides, count, "images", brief_units=count)
+        bf16 = config.statistics.precision == "bf16"
+        found = compared(options, sides, count, "images", brief_units=count, bf16=bf16)
         if options.device.type == "cuda" and options.source == "memory":
             found["one_pass_images_per_second"] = found["rate"]["product"]
     return {**found, "agreement": agreed, "target": ">= 3; from device memory on a large GPU >= 25,000 images/s"}

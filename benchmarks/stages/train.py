@@ -20,6 +20,7 @@ from benchmarks.harness.problem import MEAN, STD, dataset, fresh_run, settings, 
 from engine import events, models
 from engine.config import RunConfig
 from engine.data import Dataset
+from engine.devices import computes_in_bf16
 from engine.models.placement import on_device
 from engine.relabel import relabel
 from engine.softlabels import SyntheticSet, read_soft_labels
@@ -118,7 +119,8 @@ def measure(options: Options) -> dict[str, Any]:
             "product": lambda: product(options, config, images, student_of(options, config), data, stored),
         }
         units = len(images.labels_N) * options.iterations
-        found = compared(options, sides, units, "image-epochs", brief_units=units, bf16=options.device.type == "cuda")
+        bf16 = computes_in_bf16(config.run.precision, options.device.type)
+        found = compared(options, sides, units, "image-epochs", brief_units=units, bf16=bf16)
     return {**found, "agreement": agreed, "target": "no figure is set"}
 
 

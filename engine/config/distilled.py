@@ -119,7 +119,7 @@ class RecoverConfig(Section):
     )
     milestone: float = Field(1.0, gt=0, le=1, description="Share of the iterations the curriculum lasts.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="Autocast of the network; auto is bf16 on a GPU, fp32 on a CPU."
+        "auto", description="Autocast of the network in recovery; auto is as run.precision has it."
     )
     compile: Literal["auto", "on", "off"] = Field(
         "auto",

@@ -40,6 +40,11 @@ class RunSection(Section):
         "first",
         description="On several devices: train each student on one of them, or on all, a part of every batch on each.",
     )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Autocast of networks in squeeze, recover, relabel and train. auto: bf16 on a GPU and on a CPU "
+        "with instructions for it (AVX-512 BF16, AMX), else fp32. docs/engine.md.",
+    )
     threads: int = Field(2, ge=1, le=1024, description="CPU threads of the engine; part of the result's identity.")
     use_cache: bool = Field(True, description="Reuse teachers, statistics and barycenters of earlier runs.")
     until: Literal["squeeze", "statistics", "barycenter", "recover", "relabel", "train"] = Field(

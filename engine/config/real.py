@@ -230,6 +230,10 @@ class StatisticsConfig(Section):
         json_schema_extra=unit("images"),
     )
     batch_size: int = Field(256, ge=1, description="Images a forward pass.", json_schema_extra=unit("images"))
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32",
+        description="Autocast of the network. bf16 is faster and moves means and features by some thousandths.",
+    )
 
 
 class BarycenterConfig(Section):

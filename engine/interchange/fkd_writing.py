@@ -20,6 +20,7 @@ from engine.committee import MeanLogits
 from engine.config import RunConfig
 from engine.data import normalisation, normalise
 from engine.data.given import decoded
+from engine.devices import computes_in_bf16
 from engine.errors import CheckpointError, DataError, EngineError, RunFailure
 from engine.givenset import read_given
 from engine.mixing import EpochPlan, draw_plan
@@ -134,9 +135,10 @@ def _loaded(config: RunConfig, path: Path, classes: int) -> nn.Module:
 
 def _logits(teacher: nn.Module, plan: EpochPlan, source_NCHW: torch.Tensor, config: RunConfig) -> torch.Tensor:
     """Logits (N, C) float16 of an epoch, in forward batches as relabel has them."""
-    size, count, precise = config.relabel.batch_size, len(source_NCHW), source_NCHW.device.type != "cuda"
+    size, count = config.relabel.batch_size, len(source_NCHW)
+    bf16 = computes_in_bf16(config.run.precision, source_NCHW.device.type)
     parts = [
-        teacher_logits(teacher, plan, source_NCHW, slice(start, min(start + size, count)), precise).half().cpu()
+        teacher_logits(teacher, plan, source_NCHW, slice(start, min(start + size, count)), bf16).half().cpu()
         for start in range(0, count, size)
     ]
     return torch.cat(parts)

@@ -24,7 +24,11 @@ from engine.data import load_dataset
 from engine.errors import ConfigError
 from engine.recover import to_uint8
 
-TINY = ("--device", "cpu", "--arch", "convnet3", "--resolution", "16", "--classes", "3", "--threads", "1")
+#: In single precision, as the baselines are.
+TINY = (
+    "--device", "cpu", "--arch", "convnet3", "--resolution", "16", "--classes", "3", "--threads", "1", "--set",
+    "run.precision=fp32",
+)  # fmt: skip
 
 
 def tiny(stage: str, *more: str) -> Options:

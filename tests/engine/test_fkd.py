@@ -53,7 +53,7 @@ def written(tmp_path: Path) -> Callable[..., tuple[Path, Path, torch.nn.Module]]
         options = RelabelConfig.model_validate({"order": "fkd", "mix": mix, "mix_group": GROUP})
         for epoch in range(EPOCHS):
             plan = draw_plan(COUNT, SIZE, options, 0, epoch)
-            logits_NC = teacher_logits(teacher, plan, source_NCHW, slice(0, COUNT), precise=True).half()
+            logits_NC = teacher_logits(teacher, plan, source_NCHW, slice(0, COUNT), bf16=False).half()
             folder = labels / f"epoch_{epoch}"
             folder.mkdir(parents=True)
             for number, start in enumerate(range(0, COUNT, GROUP)):

@@ -115,7 +115,8 @@ def test_a_gradient_gathered_over_parts_is_that_of_the_whole_batch(
         looked.clear()
         monkeypatch.setattr(torch.optim.SGD, "step", step)
         monkeypatch.setattr(models, "build_student", build)
-        settings = override(SETTINGS, ["train.optimizer=sgd", "train.epochs=1", "train.batch_size=6", *changes])
+        plain = ("train.optimizer=sgd", "train.epochs=1", "train.batch_size=6", "run.precision=fp32")
+        settings = override(SETTINGS, [*plain, *changes])
         trained(settings, rundir.create(settings))
         return found
 

@@ -353,13 +353,14 @@ def unreadable_image(ward: Ward) -> None:
 
 def out_of_memory_where_parts_do(ward: Ward) -> None:
     """The device takes two images at a time: everything that can be cut is, with the same result but for rounding."""
-    run = rundir.create(small())
+    exact = "run.precision=fp32"
+    run = rundir.create(small(exact))
     ward.suffer("out of memory", run, 0, ("out_of_memory", {"above": 2, "training": False}))
     told = [one for one in said(run) if "do not fit" in one]
     for stage in ("evaluation", "statistics", "recover", "quality", "relabel"):
         assert any(one.startswith(stage) for one in told), f"{stage}: {told}"
     assert any("micro-batches of 2" in one for one in told), told
-    twin = rundir.create(small('run.until="recover"'))
+    twin = rundir.create(small(exact, 'run.until="recover"'))
     assert ward.start(twin).wait() == 0
     for image in sorted(twin.images.rglob("*.png")):
         with Image.open(image) as ours, Image.open(run.images / image.relative_to(twin.images)) as theirs:

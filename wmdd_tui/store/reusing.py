@@ -7,6 +7,7 @@ from typing import Any
 
 from engine.artifacts import Cache
 from engine.config import RunConfig
+from engine.devices import computes_in_bf16
 from wmdd_tui.store.cache import key_in
 from wmdd_tui.store.measured import Measured
 
@@ -24,7 +25,7 @@ def reusable(config: RunConfig, cuda: bool, found: Sequence[Measured]) -> frozen
         return frozenset()
     reused: set[str] = set()
     for run in found:
-        if run.cuda != cuda or _teacher(run.config) != _teacher(config):
+        if run.cuda != cuda or _teacher(run.config, cuda) != _teacher(config, cuda):
             continue
         if config.teacher.source == "train" and _kept(run, "teacher"):
             reused.add("squeeze")
@@ -37,7 +38,7 @@ def reusable(config: RunConfig, cuda: bool, found: Sequence[Measured]) -> frozen
     return frozenset(reused)
 
 
-def _teacher(config: RunConfig) -> dict[str, Any]:
+def _teacher(config: RunConfig, cuda: bool) -> dict[str, Any]:
     """All that determines the teacher and the images it sees."""
     facts: dict[str, Any] = {
         "data": config.data.model_dump(exclude=HOW_ONLY),
@@ -45,7 +46,11 @@ def _teacher(config: RunConfig) -> dict[str, Any]:
         "seed": config.seed,
     }
     if config.teacher.source == "train":
-        facts |= {"squeeze": config.squeeze.model_dump(), "threads": config.run.threads}
+        facts |= {
+            "squeeze": config.squeeze.model_dump(),
+            "threads": config.run.threads,
+            "bf16": computes_in_bf16(config.run.precision, "cuda" if cuda else "cpu"),
+        }
     return facts
 
 
