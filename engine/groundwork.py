@@ -48,7 +48,7 @@ def teacher(ctx: Context, cache: Cache, dataset: Dataset, network: nn.Module, ou
             seed=config.seed,
             threads=config.run.threads,
             device=ctx.device.type,
-            bf16=ctx.bf16,
+            **({"bf16": True} if ctx.bf16 else {}),
         )
         alike, key = key, _key_of_division(ctx, key)
         if config.teacher.source == "train":
@@ -106,7 +106,7 @@ def real_statistics(
             layout=2,
             data=dataset.fingerprint,
             teacher=outcome.teacher_sha256,
-            options=options.model_dump(mode="json"),
+            options=options.determinants(),
         )
         features = FeatureFile(ctx, cache, key)
         loaded, cached = recall_together(ctx, cache, "statistics", key)

@@ -233,6 +233,7 @@ class StatisticsConfig(Section):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32",
         description="Autocast of the network. bf16 is faster and moves means and features by some thousandths.",
+        json_schema_extra=LATER,
     )
 
 

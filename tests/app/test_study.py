@@ -131,6 +131,8 @@ def test_runs_are_found_by_what_they_compute() -> None:
     found = study.find_runs([trial, other])
     assert found[0].run == run
     assert (found[1].run, found[1].state) == (None, "missing")
+    exact = study.trials_of(presets.get("digits"), [("a", ["run.precision=fp32"])], [0], "g")
+    assert study.find_runs(exact)[0].run is None, "in another precision it is another result"
 
 
 def test_a_sweep_runs_each_trial_once_and_sums_up(tmp_path: Path) -> None:

@@ -142,7 +142,7 @@ def bounded(trials: list[Trial]) -> list[Trial]:
 def _identity(settings: config.RunConfig) -> dict[str, Any]:
     """What makes two configurations the same work: all but names, and where and how it is computed."""
     values = settings.model_dump(mode="json", exclude={"name", "preset", "group", "run"})
-    return values | {"until": settings.run.until, "threads": settings.run.threads}
+    return values | {name: getattr(settings.run, name) for name in ("until", "threads", "precision")}
 
 
 def find_runs(trials: Sequence[Trial], root: Path | None = None, since: float = 0.0) -> list[Found]:
