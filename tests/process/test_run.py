@@ -20,6 +20,7 @@ from scenes import SMALL, content, last_end, said, seen, small, stage_at
 
 from engine import events, rundir
 from engine.config import RunConfig
+from engine.devices import computes_in_bf16
 from wmdd_tui.cli.options import ResumeChoice, may_resume
 from wmdd_tui.store.launch import launch
 
@@ -58,6 +59,7 @@ def test_a_run_leaves_what_it_promises(undisturbed: Undisturbed) -> None:
     report = json.loads(run.report_file.read_bytes())
     assert set(report["stages"]) == {"squeeze", "statistics", "barycenter", "recover", "relabel", "train"}
     assert report["image_count"] == 20
+    assert report["precision"] == ("bf16" if computes_in_bf16("auto", "cpu") else "fp32")
     assert 0 <= report["student_top1"] <= report["student_top5"] <= 100
     assert report["w2"] > 0
     images = sorted(run.images.rglob("*.png"))
