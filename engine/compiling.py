@@ -1,7 +1,8 @@
-"""Whether recovery's step is compiled: decided once, from the size of the work, and kept in the run's configuration.
+"""Whether a stage's steps are compiled: decided once, from the size of the work, and kept in the run's configuration.
 
 Compiling takes a minute or two before the first step. On a GPU it gives a fixed share of every step back: it joins
-the network's elementwise operations and the moments of its BatchNorm inputs, which are bound by memory there.
+the network's elementwise operations, and in recovery the moments of its BatchNorm inputs, which are bound by memory
+there. Where it is not possible the run goes on without, and says why.
 """
 
 from __future__ import annotations
@@ -9,17 +10,27 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import nn
 
-from engine.config import RunConfig, to_toml
+from engine.config import to_toml
 from engine.context import Context
+from engine.memory import fits
 from engine.models.instrument import multiplications
 from engine.rundir import write_whole
 
+Stage = Literal["squeeze", "recover", "train"]
+#: What is trained, as a function of images.
+Trained = Callable[[torch.Tensor], torch.Tensor]
+
 #: Multiplications in the time of which compiling saves more than it takes: ten minutes of 100 · 10¹² a second.
 WORTH = 600 * 100e12
+#: Passes a step makes through the network: forward, and backward to the images, or to images and weights.
+PASSES: dict[Stage, int] = {"squeeze": 3, "recover": 2, "train": 3}
 
 
 def missing(device: torch.device) -> str:
@@ -32,28 +43,90 @@ def missing(device: torch.device) -> str:
     return ""
 
 
-def repays(config: RunConfig, device: torch.device, network: nn.Module, images: int) -> bool:
-    """Whether the steps of so many synthetic images repay compiling; not on a CPU, where nobody has measured it."""
+def repays(stage: Stage, device: torch.device, network: nn.Module, resolution: int, images: float) -> bool:
+    """Whether a stage that sees so many images (counted in every step) repays compiling.
+
+    Not on a CPU: there ResNets were slower for it, 0.87 and 0.93 times, and only ConvNets faster
+    (``benchmarks/LOG.md``).
+    """
     if device.type != "cuda":
         return False
-    forward = multiplications(network, config.data.resolution) * images * config.recover.iterations
-    return 2 * forward > WORTH  # and backward to the images
+    training = network.training
+    try:
+        return PASSES[stage] * multiplications(network.eval(), resolution) * images > WORTH
+    finally:
+        network.train(training)
 
 
-def settle_compilation(ctx: Context, network: nn.Module, images: int) -> None:
-    """Put what is done in the place of ``recover.compile = "auto"``, in ``ctx`` and in the run's config.toml.
+def settle_compilation(ctx: Context, stage: Stage, network: nn.Module, images: float) -> bool:
+    """Whether the steps of a stage that sees so many images are compiled.
 
-    So a resumed run does the same. Where the compiler is missing "on" is warned of, and steps are not compiled.
+    What "auto" comes to is put in its place, in ``ctx`` and in the run's config.toml, so that a resumed run does the
+    same. Where the compiler is missing that is warned of.
     """
-    recover = ctx.config.recover
-    if recover.compile == "off" or recover.objective in ("real", "given", "start"):
-        return
-    if recover.compile == "auto" and not repays(ctx.config, ctx.device, network, images):
-        return
+    options = getattr(ctx.config, stage)
+    if options.compile == "off":
+        return False
+    if options.compile == "auto" and not repays(stage, ctx.device, network, ctx.config.data.resolution, images):
+        return False
     lacking = missing(ctx.device)
     if lacking:
-        ctx.warn(f"recover: steps are not compiled, since {lacking}; the result is the same, and takes longer")
-    settled = recover.model_copy(update={"compile": "auto" if lacking else "on"})
-    ctx.config = ctx.config.model_copy(update={"recover": settled})
-    if recover.compile == "auto" and ctx.group.leads and not lacking:
+        ctx.warn(f"{stage}: steps are not compiled, since {lacking}; the result is the same, and takes longer")
+    settled = options.model_copy(update={"compile": "auto" if lacking else "on"})
+    ctx.config = ctx.config.model_copy(update={stage: settled})
+    if options.compile == "auto" and ctx.group.leads and not lacking:
         write_whole(ctx.run.config_file, to_toml(ctx.config).encode())
+    return not lacking
+
+
+def failure_of(compiling: Callable[[], object]) -> str:
+    """Do what compiles. Why it is not possible, in one line; empty where it is, or where memory decides."""
+    from torch._dynamo.exc import TorchDynamoException  # seconds to import, for those who compile
+
+    try:
+        fits(compiling)
+    except TorchDynamoException as error:
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return ""
+
+
+def compiled_training(
+    ctx: Context, stage: Stage, network: nn.Module, trained: nn.Module, ranks: int, images: float
+) -> Trained:
+    """What trains ``network`` (``trained``: itself, or the ranks' common one), compiled where the stage settles on it.
+
+    Compiling happens on the first images it is given, in the surroundings of that step, and leaves no trace in the
+    network. Only where one process trains alone: ranks would have to fail alike.
+    """
+    if ranks > 1:
+        if getattr(ctx.config, stage).compile == "on":
+            ctx.warn_once(f"{stage}: steps are not compiled, since several devices share them")
+        return trained
+    if not settle_compilation(ctx, stage, network, images):
+        return trained
+    chosen: Trained | None = None
+
+    def forward(images_NCHW: torch.Tensor) -> torch.Tensor:
+        nonlocal chosen
+        if chosen is None:
+            ctx.log(f"{stage}: compiling the step")
+            compiled: Trained = torch.compile(trained, dynamic=False)
+            failure = failure_of(partial(_rehearse, compiled, network, images_NCHW))
+            if failure:
+                ctx.warn(f"{stage}: steps are not compiled: {failure}")
+            chosen = trained if failure else compiled
+        return chosen(images_NCHW)
+
+    return forward
+
+
+def _rehearse(compiled: Trained, network: nn.Module, images_NCHW: torch.Tensor) -> None:
+    """Forward and backward once, after which the network is as before."""
+    kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    devices = [images_NCHW.device] if images_NCHW.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices):
+            compiled(images_NCHW).float().sum().backward()
+    finally:
+        network.load_state_dict(kept)
+        network.zero_grad(set_to_none=True)

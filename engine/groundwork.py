@@ -44,7 +44,7 @@ def teacher(ctx: Context, cache: Cache, dataset: Dataset, network: nn.Module, ou
             kind="teacher",
             data=dataset.fingerprint,
             teacher=config.teacher.determinants(exclude={"committee"}),
-            squeeze=config.squeeze.determinants(),
+            squeeze=config.squeeze.determinants(exclude={"compile"}),
             seed=config.seed,
             threads=config.run.threads,
             device=ctx.device.type,

@@ -18,6 +18,7 @@ from functools import cache, partial
 import torch
 
 from engine.augment import apply_matrices, view_matrices
+from engine.compiling import failure_of
 from engine.concurrency import Steps, alone
 from engine.errors import OutOfMemory
 from engine.losses import Terms, average, chunk_loss, collect, derivatives, image_prior, join, surrogate
@@ -207,7 +208,8 @@ def optimising(
     stream = OwnStream(images_BCHW.device)
     try:
         with stream():
-            failure = _failure(pixels, forward, recipe) if recipe.compiled else ""
+            step = partial(loss_and_gradient, pixels.images_BCHW, forward, recipe, pixels.iteration)
+            failure = failure_of(step) if recipe.compiled else ""
         if failure:
             uncompiled(failure)
             recipe = replace(recipe, compiled=False)
@@ -226,17 +228,6 @@ def optimising(
     finally:
         stream.join()
     return pixels.images_BCHW.detach()
-
-
-def _failure(pixels: Pixels, forward: Forward, recipe: Recipe) -> str:
-    """Compile a step. Why that is not possible, in one line; empty where it is, or where memory decides."""
-    from torch._dynamo.exc import TorchDynamoException  # seconds to import, for those who compile
-
-    try:
-        fits(partial(loss_and_gradient, pixels.images_BCHW, forward, recipe, pixels.iteration))
-    except TorchDynamoException as error:
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-    return ""
 
 
 #: ``optimising`` from beginning to end; returns the images.

@@ -144,7 +144,9 @@ def _recover(
     looking_on: nn.Module | None,
 ) -> SyntheticSet:
     with staged(ctx, outcome.seconds, "recover"):
-        settle_compilation(ctx, network, sum(len(chunk.labels_B) for chunk in chunks))
+        if ctx.config.recover.objective in ("wmdd", "sre2l"):
+            every = sum(len(chunk.labels_B) for chunk in chunks)
+            settle_compilation(ctx, "recover", network, every * ctx.config.recover.iterations)
         config = ctx.config
         work = key_of(
             kind="recover",
@@ -189,7 +191,7 @@ def _train(
             images=dataset.fingerprint if synthetic.real is not None else images_sha256(synthetic),
             teacher=outcome.teachers_sha256,
             relabel=config.relabel.model_dump(mode="json"),
-            train=config.train.determinants(),
+            train=config.train.determinants(exclude={"compile"}),
             seed=config.student_seed,
         )
 

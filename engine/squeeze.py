@@ -18,6 +18,7 @@ from engine import events
 from engine.augment import draw_views
 from engine.averaging import average_of, restore_average, state_of
 from engine.checkpoints import DAMAGE, Slots, capture, read, restore, write
+from engine.compiling import Trained, compiled_training
 from engine.config import SqueezeConfig
 from engine.context import Context
 from engine.data import Dataset
@@ -76,7 +77,8 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
     optimiser = make_optimiser(config, network)
     averaged = average_of(network, config.ema)
     judged = network if averaged is None else averaged.module
-    trained = group.parallel(network, ctx.config.run.sync_bn)
+    parallel = group.parallel(network, ctx.config.run.sync_bn)
+    trained = compiled_training(ctx, "squeeze", network, parallel, group.count, len(source) * config.epochs)
     slots = Slots(ctx.run.checkpoints, "squeeze", work)
     best = _Best(ctx, work)
     # A last batch of one image, which BatchNorm cannot take, is left out of the epoch.
@@ -116,7 +118,7 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
             epoch,
         )
         network.train()
-        trained.train()
+        parallel.train()
         batches = list(order_N[: sum(sizes)].split(config.batch_size))[step:]
         parts = [group.part(len(batch)) for batch in batches]
         left = [batch[rows] for batch, (rows, _) in zip(batches, parts, strict=True)]
@@ -179,7 +181,7 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
 
 
 def _train_step(
-    network: nn.Module,
+    trained: Trained,
     optimiser: torch.optim.Optimizer,
     inputs_BCHW: torch.Tensor,
     labels: torch.Tensor,
@@ -194,7 +196,7 @@ def _train_step(
     ``labels`` are classes (B,) or, of mixed images, their shares (B, C).
     """
     with torch.autocast(inputs_BCHW.device.type, torch.bfloat16, enabled=bf16):
-        logits = network(inputs_BCHW)
+        logits = trained(inputs_BCHW)
     loss = functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
     optimiser.zero_grad(set_to_none=True)
     (loss * weight).backward()

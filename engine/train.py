@@ -15,6 +15,7 @@ from torch import nn
 from engine import events
 from engine.averaging import average_of, restore_average, state_of
 from engine.checkpoints import Slots, capture, restore
+from engine.compiling import compiled_training
 from engine.config import TrainConfig
 from engine.context import Context
 from engine.data import ImageSource
@@ -147,7 +148,8 @@ def train_student(
     weights_N = synthetic.weights_N.to(device) if weighted else None
     optimiser = make_optimiser(config, student)
     team = ctx.group if ctx.config.run.student_on == "all" else Group()
-    trained = team.parallel(student, ctx.config.run.sync_bn)
+    parallel = team.parallel(student, ctx.config.run.sync_bn)
+    trained = compiled_training(ctx, "train", student, parallel, team.count, count * config.epochs)
     averaged = average_of(student, config.ema)
     judged = student if averaged is None else averaged.module
     steps = batch_rows(count, config.batch_size)
@@ -223,7 +225,7 @@ def train_student(
         if augmented is not None:
             augmented.epoch = epoch
         student.train()
-        trained.train()
+        parallel.train()
         for rows in steps[step:]:
             seed_step(ctx, "student", epoch, step)
             with team.collective():

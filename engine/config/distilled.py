@@ -284,6 +284,11 @@ class TrainConfig(Section):
     )
     eval_every: int = Field(10, ge=1, description="Epochs between evaluations; the last is always evaluated.")
     eval_batch: int = Field(500, ge=1, description="Images a forward pass of evaluation.")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Compile the step; auto: on a GPU, where that repays its time within the run. As recover.compile.",
+        json_schema_extra=LATER,
+    )
 
     @model_validator(mode="after")
     def _students_and_labels(self) -> TrainConfig:

@@ -214,6 +214,11 @@ class SqueezeConfig(Section):
     keep: Literal["last", "best"] = Field(
         "last", description="Which epoch's network is the teacher: the last, or that of the highest top-1."
     )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Compile the step; auto: on a GPU, where that repays its time within the run. As recover.compile.",
+        json_schema_extra=LATER,
+    )
 
 
 class StatisticsConfig(Section):

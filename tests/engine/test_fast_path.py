@@ -12,9 +12,7 @@ from torch import nn
 from engine import events, models
 from engine.augment import draw_views
 from engine.behind import Behind, on_host
-from engine.compiling import repays
 from engine.concurrency import side_by_side
-from engine.config import RunConfig, override
 from engine.losses import Coefficients, Targets, Terms, chunk_loss, collect
 from engine.models.instrument import Probe, bn_layers, looking_into, multiplications, traced
 from engine.models.lowering import Folded, Matrix, Tiles, lowered
@@ -187,14 +185,6 @@ def test_multiplications_of_a_network() -> None:
     """Three convolutions at 16, 8 and 4 px and the classifier, counted by hand."""
     by_hand = 9 * (3 * 8 * 256 + 8 * 8 * 64 + 8 * 8 * 16) + 8 * 3
     assert multiplications(models.build("convnet3", 3, 16, width=8), 16) == by_hand
-
-
-def test_compiling_is_for_large_work_on_a_gpu() -> None:
-    network = models.build("convnet3", 10, 16, width=8)
-    long = override(RunConfig(), ["recover.iterations=10000000000"])
-    assert repays(long, torch.device("cuda"), network, 1000)
-    assert not repays(override(RunConfig(), ["recover.iterations=10"]), torch.device("cuda"), network, 10)
-    assert not repays(long, torch.device("cpu"), network, 1000)
 
 
 def test_what_takes_a_convolutions_place_is_one() -> None:

@@ -168,3 +168,26 @@ def test_the_first_chunk_shows_how_many_fit(tmp_path: Path, monkeypatch: pytest.
         assert course.at_once() == 16
         assert held.numel()
         assert times_that_fit(torch.cuda.mem_get_info(DEVICE)[1], DEVICE) == 0
+
+
+def test_a_compiled_student_learns_as_a_plain_one() -> None:
+    """A few steps, forward and backward through the code generator: the losses are near."""
+    losses = []
+    for compiled in (False, True):
+        student = models.build("resnet18", CLASSES, SIZE, "standard")
+        models.initialise(student, 0, "student")
+        student.to(DEVICE, memory_format=torch.channels_last).train()
+        optimiser = torch.optim.AdamW(student.parameters(), 1e-3, fused=True)
+        trained = torch.compile(student, dynamic=False) if compiled else student
+        images_NCHW = torch.randn(32, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2)).to(DEVICE)
+        labels_N, own = torch.arange(32, device=DEVICE) % CLASSES, []
+        for _ in range(4):
+            with torch.autocast("cuda", torch.bfloat16):
+                logits_NC = trained(images_NCHW.contiguous(memory_format=torch.channels_last))
+            loss = torch.nn.functional.cross_entropy(logits_NC.float(), labels_N)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            own.append(float(loss.detach()))
+        losses.append(own)
+    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), rtol=0.05, atol=0.05)

@@ -47,7 +47,7 @@ def _teacher(config: RunConfig, cuda: bool) -> dict[str, Any]:
     }
     if config.teacher.source == "train":
         facts |= {
-            "squeeze": config.squeeze.model_dump(),
+            "squeeze": config.squeeze.model_dump(exclude={"compile"}),
             "threads": config.run.threads,
             "bf16": computes_in_bf16(config.run.precision, "cuda" if cuda else "cpu"),
         }

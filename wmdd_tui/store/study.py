@@ -142,6 +142,8 @@ def bounded(trials: list[Trial]) -> list[Trial]:
 def _identity(settings: config.RunConfig) -> dict[str, Any]:
     """What makes two configurations the same work: all but names, and where and how it is computed."""
     values = settings.model_dump(mode="json", exclude={"name", "preset", "group", "run"})
+    for stage in ("squeeze", "recover", "train"):
+        del values[stage]["compile"]  # a run's configuration holds what "auto" came to
     return values | {name: getattr(settings.run, name) for name in ("until", "threads", "precision")}
 
 
