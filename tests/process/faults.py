@@ -15,11 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from nursery import Engine, Injury, Nursery
 from PIL import Image
@@ -406,59 +404,6 @@ def clock_set(ward: Ward) -> None:
         assert 0 <= report["seconds"] < 3600
 
 
-#: Barycenters large enough for worker processes.
-LARGE = ("data.max_per_class=0", "ipc=150", "squeeze.epochs=1", "squeeze.batch_size=200", "run.threads=2",
-         'run.until="barycenter"')  # fmt: skip
-
-
-def killed_with_its_workers(ward: Ward) -> None:
-    """An engine is killed while worker processes solve barycenters for it: none of them stays."""
-    run = rundir.create(small(*LARGE, "barycenter.iterations=300"))
-    engine = ward.start(run)
-    wait_for_stage(run, engine, "barycenter", 0)
-    engine.until(partial(_has_workers, engine.pid))
-    workers = _workers(engine.pid)
-    engine.pause_for(1.0)
-    engine.kill()
-    ward.count("killed with its workers", "cases")
-    _, alive = psutil.wait_procs(workers, timeout=60)
-    assert not alive, alive
-
-
-def killed_worker(ward: Ward) -> None:
-    """A worker process that solves barycenters is killed: said, and done in the engine itself, with the same result."""
-    expected = []
-    for killing in (False, True):
-        run = rundir.create(small(*LARGE, "barycenter.iterations=3"))
-        engine = ward.start(run)
-        if killing:
-            wait_for_stage(run, engine, "barycenter", 0)
-            engine.until(partial(_has_workers, engine.pid))
-            for worker in _workers(engine.pid):
-                worker.kill()
-        assert engine.wait() == 0, run.console_file.read_text()
-        expected.append(json.loads(run.report_file.read_bytes())["w2_per_class"])
-    ward.count("killed worker", "cases")
-    assert any("worker process" in one for one in said(run)), said(run)
-    assert expected[0] == expected[1]
-    ward.count("killed worker", "identical")
-
-
-def _has_workers(pid: int) -> bool:
-    return bool(_workers(pid))
-
-
-def _workers(pid: int) -> list[psutil.Process]:
-    found = []
-    for child in psutil.Process(pid).children(recursive=True):
-        try:
-            if any("popen_loky" in word for word in child.cmdline()):
-                found.append(child)
-        except psutil.Error:
-            continue
-    return found
-
-
 ALL: Sequence[Callable[[Ward], None]] = (
     killed_in_every_writing,
     stopped_in_every_stage,
@@ -478,6 +423,4 @@ ALL: Sequence[Callable[[Ward], None]] = (
     out_of_memory_where_batches_count,
     non_finite_loss,
     clock_set,
-    killed_worker,
-    killed_with_its_workers,
 )

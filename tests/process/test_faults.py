@@ -23,10 +23,8 @@ def ward(nursery: Nursery, tmp_path_factory: pytest.TempPathFactory) -> Ward:
     return made
 
 
-#: Left to ``make faults``: they need worker processes, large networks, or a dozen runs.
+#: Left to ``make faults``: they need large networks, or a dozen runs.
 HEAVY = (
-    faults.killed_worker,
-    faults.killed_with_its_workers,
     faults.interrupted_twice,
     faults.damaged_checkpoints,
     faults.out_of_memory_where_batches_count,
