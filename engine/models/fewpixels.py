@@ -16,6 +16,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from engine.models.strided import StridedConv2d
+
 #: Pixels of the output up to which, and weights from which on, a product is faster.
 FEW_PIXELS, MANY_WEIGHTS = 16, 1 << 19
 
@@ -64,7 +66,7 @@ def _rows(weight_OFhw: torch.Tensor) -> torch.Tensor:
     return weight_OFhw.permute(0, 2, 3, 1).flatten(1)
 
 
-class FewPixelsConv2d(nn.Conv2d):
+class FewPixelsConv2d(StridedConv2d):
     """A convolution that is a product wherever its output has few pixels; for the rest that of PyTorch."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from engine.models import fewpixels
+from engine.models import fewpixels, strided
 
 
 def on_device(network: nn.Module, device: torch.device) -> nn.Module:
@@ -18,4 +18,5 @@ def on_device(network: nn.Module, device: torch.device) -> nn.Module:
     """
     if device.type == "cpu":
         fewpixels.exchange(network)
+        strided.guard(network)
     return network.to(device).to(memory_format=torch.channels_last)
