@@ -152,7 +152,7 @@ def _recover(
             kind="recover",
             data=dataset.fingerprint,
             teacher=outcome.teachers_sha256,
-            statistics=config.statistics.model_dump(mode="json"),
+            statistics=config.statistics.determinants(),
             barycenter=config.barycenter.model_dump(mode="json"),
             recover=config.recover.determinants(exclude=WITHOUT_INFLUENCE),
             ipc=config.ipc,
