@@ -24,7 +24,7 @@ check: setup  ## format, lint, types
 test: check  ## the whole test suite, a process for each core
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-test-gpu: setup  ## what only a GPU can show; needs one
+test-gpu: setup  ## the device code on a GPU, compiled steps too; make test has it on a simulated one
 	$(BIN)/python -m pytest --gpu tests/gpu
 
 snapshots: setup  ## store what the screens show now; look at the change before keeping it

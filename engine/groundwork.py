@@ -176,11 +176,11 @@ def _survey(
             ctx.warn("the features of the broken-off pass are damaged; statistics begin again")
             shards, kept = [], None
 
-    def after_batch(done: int, sums: statistics.Sums, features_ND: torch.Tensor) -> None:
+    def after_batch(done: int, sums: statistics.Sums, landed: Callable[[], torch.Tensor]) -> None:
         ctx.progress("statistics", images_done[done - 1], len(labels_N), "images")
         stop = ctx.interrupted()
         if stop or ctx.checkpoint_due():
-            begin = shards[-1][0] if shards else 0
+            begin, features_ND = shards[-1][0] if shards else 0, landed()
             features.flush()
             shards.append((done, _shard_sha256(features_ND, batches[begin:done])))
             ctx.save(slots, f"statistics, batch {done} of {len(batches)}", sums.tensors(), shards=shards)

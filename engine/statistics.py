@@ -13,6 +13,7 @@ Shapes: N images, C classes, F channels of a layer, D feature size.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from functools import partial
 import torch
 from torch import nn
 
+from engine.behind import on_host
 from engine.data import Dataset, normalise
 from engine.distributed.planning import ranges
 from engine.losses import image_moments
@@ -217,7 +219,7 @@ def collect(
     classes: int,
     device: torch.device,
     batch_averaged: bool,
-    after_batch: Callable[[int, Sums, torch.Tensor], None] = lambda *_: None,
+    after_batch: Callable[[int, Sums, Callable[[], torch.Tensor]], None] = lambda *_: None,
     allocate: Callable[[int, int], torch.Tensor] = torch.zeros,
     first: int = 0,
     sums: Sums | None = None,
@@ -229,18 +231,22 @@ def collect(
     ``load(batches)`` yields normalised float images of each index list. With ``batch_averaged`` every batch
     must hold one class. ``allocate(N, D)`` makes the tensor that takes the features: in memory, or memory-mapped.
 
-    A pass can be broken off: ``after_batch`` gets the number of batches done, the sums and the features so far, and
-    may raise; ``first`` and ``sums`` go on from there. ``cut(rows, work)`` may do a batch in several forward passes.
-    With ``bf16`` the network is computed in bf16; sums are float64 all the same.
+    A pass can be broken off: ``after_batch`` gets the number of batches done, the sums, and what waits for the features
+    so far and gives them; it may raise. ``first`` and ``sums`` go on from there. ``cut(rows, work)`` may do a batch in
+    several forward passes. With ``bf16`` the network is computed in bf16; sums are float64 all the same.
     """
     sums = sums or Sums(network, classes, device, batch_averaged)
     features_ND = allocate(len(labels_N), classifier_layer(network).in_features)
     ends = {shard.stop for shard in shards(len(batches))[:-1]}
 
-    def after(done: int) -> None:
+    def after(done: int, land: Callable[[], None]) -> None:
+        def landed() -> torch.Tensor:
+            land()
+            return features_ND
+
         if done in ends:
             sums.fold()
-        after_batch(done, sums, features_ND)
+        after_batch(done, sums, landed)
 
     def keep(index_B: torch.Tensor, found_BD: torch.Tensor) -> None:
         features_ND[index_B] = found_BD
@@ -264,28 +270,38 @@ def add_batches(
     load: Callable[[Sequence[torch.Tensor]], Iterable[torch.Tensor]],
     sums: Sums,
     keep: Callable[[torch.Tensor, torch.Tensor], None],
-    after_batch: Callable[[int], None],
+    after_batch: Callable[[int, Callable[[], None]], None],
     cut: Callable[[slice, Callable[[slice], None]], None] = _whole,
     bf16: bool = False,
 ) -> None:
     """Add the ``wanted`` batches to the sums, and hand the features of their images to ``keep``, with their indices.
 
-    ``after_batch`` gets the number of batches done, those before ``wanted`` included.
+    The features of a batch are waited for when the device has the next to do, so that it never waits for the host.
+    ``after_batch`` gets the number of batches done, those before ``wanted`` included, and what waits for all features.
     """
     device, forward = sums.correct.device, None
     left = [batches[number] for number in wanted]
+    under_way: deque[tuple[torch.Tensor, Callable[[], torch.Tensor]]] = deque()
+
+    def land(leaving: int = 0) -> None:
+        while len(under_way) > leaving:
+            index, wait = under_way.popleft()
+            keep(index, wait())
+
     with ExitStack() as opened, torch.no_grad():
         for done, (index, images_NCHW) in enumerate(zip(left, load(left), strict=True), start=wanted.start + 1):
             if forward is None:  # the images tell their size
                 forward = opened.enter_context(looking_into(network, images_NCHW.shape[-1]))
             labels = labels_N[index].to(device, non_blocking=True)
             images_NCHW = images_NCHW.contiguous(memory_format=torch.channels_last)
-            work = partial(_add_images, forward, images_NCHW, labels, index, sums, keep, bf16)
+            work = partial(_add_images, forward, images_NCHW, labels, index, sums, under_way, bf16)
             # The variance within a loading batch needs all of it at once.
             most = CPU_IMAGES if device.type == "cpu" and not sums.batch_averaged else len(index)
             for start in range(0, len(index), most):
                 cut(slice(start, min(start + most, len(index))), work)
-            after_batch(done)
+            land(leaving=1)
+            after_batch(done, land)
+        land()
 
 
 def _shift(layer: nn.BatchNorm2d) -> torch.Tensor:
@@ -300,16 +316,16 @@ def _add_images(
     labels_N: torch.Tensor,
     index_N: torch.Tensor,
     sums: Sums,
-    keep: Callable[[torch.Tensor, torch.Tensor], None],
+    under_way: deque[tuple[torch.Tensor, Callable[[], torch.Tensor]]],
     bf16: bool,
     part: slice,
 ) -> None:
     """One forward pass of a part of a batch; changes nothing where it does not fit."""
     with torch.autocast(images_NCHW.device.type, torch.bfloat16, enabled=bf16):
         logits, features, inputs = forward(images_NCHW[part])
-    found = features.float().cpu()
+    found = on_host(features.float())
     sums.add(logits, inputs, labels_N[part])
-    keep(index_N[part], found)
+    under_way.append((index_N[part], found))
 
 
 def passes(labels_N: torch.Tensor, variance: str, batch_size: int, loading_batch: int) -> list[torch.Tensor]:

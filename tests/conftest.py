@@ -11,13 +11,14 @@ VECTORS = Path(__file__).parent / "reference" / "vectors.npz"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--vectors", default=str(VECTORS), help="reference vectors (.npz) to reproduce")
-    parser.addoption("--gpu", action="store_true", help="collect tests/gpu, which needs one")
+    parser.addoption("--gpu", action="store_true", help="tests/gpu on a GPU, not on a simulated one")
     parser.addoption("--update-snapshots", action="store_true", help="store what the screens show now")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Tests that need a GPU are a suite of their own."""
-    return True if collection_path.name == "gpu" and not config.getoption("--gpu") else None
+    """Tests that need a card, and those of what stands in for it."""
+    other = "test_simulated.py" if config.getoption("--gpu") else "test_card.py"
+    return True if collection_path.name == other else None
 
 
 @pytest.fixture(autouse=True)

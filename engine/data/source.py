@@ -68,7 +68,13 @@ class StreamedSource:
         return [self._pool.submit(self._decode, index) for index in indices_B.tolist()]
 
     def _gather(self, futures: list[Future[torch.Tensor]]) -> torch.Tensor:
-        return torch.stack([future.result() for future in futures]).to(self._device)
+        images = [future.result() for future in futures]
+        # Pinned: a GPU takes it while it still computes, and the host goes on.
+        host_BCHW = torch.empty(
+            len(images), *images[0].shape, dtype=images[0].dtype, pin_memory=self._device.type == "cuda"
+        )
+        torch.stack(images, out=host_BCHW)
+        return host_BCHW.to(self._device, non_blocking=True)
 
     def batch(self, indices_B: torch.Tensor) -> torch.Tensor:
         return self._gather(self._submit(indices_B))

@@ -64,7 +64,7 @@ def survey(
     def do(index: int, report: Callable[[int], None]) -> None:
         found: list[torch.Tensor] = []
 
-        def after(_done: int) -> None:
+        def after(_done: int, _land: object) -> None:
             report(sum(map(len, found)))
             ctx.stop_if_asked("statistics")
 

@@ -117,8 +117,9 @@ def test_a_broken_off_pass_over_the_data_goes_on_to_the_same_bytes(averaged: boo
         if first:
             sums.restore(kept)
 
-        def after(done: int, sums: statistics.Sums, _features: torch.Tensor) -> None:
+        def after(done: int, sums: statistics.Sums, landed: Callable[[], torch.Tensor]) -> None:
             if done == stop:
+                landed()
                 kept.update({name: tensor.clone() for name, tensor in sums.tensors().items()})
                 raise Break
 

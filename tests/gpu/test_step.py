@@ -1,7 +1,4 @@
-"""Recovery's step on a GPU: recorded and compiled it does what it does operation by operation, and nobody waits.
-
-Only `make test-gpu` collects these.
-"""
+"""Recovery's step on a GPU: recorded it does what it does operation by operation, and nobody waits."""
 
 from __future__ import annotations
 
@@ -11,90 +8,43 @@ from pathlib import Path
 
 import pytest
 import torch
+from steps import DEVICE, SIZE, recovered
 from torch import nn
 
 from benchmarks.harness.options import parse
 from benchmarks.harness.problem import fresh_run, settings
-from engine import events, models
-from engine.augment import draw_views
+from engine import events
 from engine.chunks import plan_chunks
 from engine.concurrency import side_by_side
 from engine.course import Course
-from engine.losses import Coefficients, Targets, Terms
+from engine.losses import Terms
 from engine.memory import times_that_fit
-from engine.models.instrument import bn_layers, classifier_layer, looking_into
+from engine.models.instrument import looking_into
 from engine.optimise import WARM_UP, optimise, optimising
-from engine.recipe import Recipe, learning_rates
+from engine.recipe import Recipe
 from engine.telemetry import ROWS, LossBuffer
 
-DEVICE = torch.device("cuda")
-CLASSES, IPC, SIZE, ITERATIONS = 4, 5, 64, 12
 
-
-@pytest.fixture(scope="module")
-def network() -> nn.Module:
-    network = models.build("resnet18", CLASSES, SIZE, "standard")
-    return network.to(DEVICE, memory_format=torch.channels_last).eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def images_BCHW() -> torch.Tensor:
-    return torch.randn(CLASSES * IPC, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-
-
-@pytest.fixture(scope="module")
-def recipe(network: nn.Module) -> Recipe:
-    random = torch.Generator().manual_seed(1)
-    labels_B = torch.arange(CLASSES).repeat_interleave(IPC)
-    share_GB = (labels_B == torch.arange(CLASSES)[:, None]).float() / IPC
-    channels = [layer.num_features for _, layer in bn_layers(network)]
-    targets = Targets(
-        labels_B.to(DEVICE),
-        labels_B.to(DEVICE),
-        share_GB.to(DEVICE),
-        tuple(torch.randn(CLASSES, count, generator=random).to(DEVICE) for count in channels),
-        tuple(torch.rand(CLASSES, count, generator=random).to(DEVICE) for count in channels),
-        torch.randn(len(labels_B), classifier_layer(network).in_features, generator=random).to(DEVICE),
-    )
-    views = draw_views(ITERATIONS, SIZE, 0.3, True, 5, 0, "gpu")
-    views = views.to(DEVICE)
-    bound_C = torch.full((3,), 2.5, device=DEVICE)
-    return Recipe(
-        targets, Coefficients(1.0, 1.0, 10.0), views, learning_rates(0.1, ITERATIONS), -bound_C, bound_C, (0.5, 0.9),
-        channels_last=True,
-    )  # fmt: skip
-
-
-def _run(images_BCHW: torch.Tensor, network: nn.Module, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows of all iterations and final images."""
-    rows_RL = torch.zeros(ITERATIONS, Terms.width(recipe.layers), device=DEVICE)
-    with looking_into(network, SIZE) as forward:
-        final = optimise(images_BCHW, forward, recipe, rows_RL=rows_RL)
-    return rows_RL.cpu(), final.cpu()
-
-
-@pytest.mark.parametrize("compiled", [False, True], ids=["recorded", "recorded and compiled"])
 @pytest.mark.parametrize("micro_batch", [0, 7])
 def test_a_recorded_step_is_the_step(
     images_BCHW: torch.Tensor,
     network: nn.Module,
     recipe: Recipe,
-    compiled: bool,
     micro_batch: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """In fp32 without TF32, where nothing but the order of sums may differ."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     recipe = replace(recipe, micro_batch=micro_batch)
-    rows, final = _run(images_BCHW, network, recipe)
-    fast_rows, fast_final = _run(images_BCHW, network, replace(recipe, captured=True, compiled=compiled))
+    rows, final = recovered(images_BCHW, network, recipe)
+    fast_rows, fast_final = recovered(images_BCHW, network, replace(recipe, captured=True))
     torch.testing.assert_close(fast_rows, rows, rtol=1e-3, atol=1e-3)
     assert (fast_final - final).abs().mean() < 1e-2
 
 
 def test_bf16_stays_near_fp32(images_BCHW: torch.Tensor, network: nn.Module, recipe: Recipe) -> None:
-    rows, _ = _run(images_BCHW, network, recipe)
-    fast, _ = _run(images_BCHW, network, replace(recipe, captured=True, bf16=True))
+    rows, _ = recovered(images_BCHW, network, recipe)
+    fast, _ = recovered(images_BCHW, network, replace(recipe, captured=True, bf16=True))
     torch.testing.assert_close(fast[:, 0], rows[:, 0], rtol=0.03, atol=0)
 
 
@@ -146,7 +96,7 @@ def test_chunks_side_by_side_are_the_chunks_alone(
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     recipe = replace(recipe, captured=True)
     starts = [images_BCHW, -images_BCHW, images_BCHW.flip(3)]
-    alone = [_run(start, network, recipe)[1] for start in starts]
+    alone = [recovered(start, network, recipe)[1] for start in starts]
     with looking_into(network, SIZE) as forward:
         works = [partial(optimising, start, forward, recipe) for start in starts]
         together = dict(side_by_side(works, lambda: len(works)))
@@ -168,26 +118,3 @@ def test_the_first_chunk_shows_how_many_fit(tmp_path: Path, monkeypatch: pytest.
         assert course.at_once() == 16
         assert held.numel()
         assert times_that_fit(torch.cuda.mem_get_info(DEVICE)[1], DEVICE) == 0
-
-
-def test_a_compiled_student_learns_as_a_plain_one() -> None:
-    """A few steps, forward and backward through the code generator: the losses are near."""
-    losses = []
-    for compiled in (False, True):
-        student = models.build("resnet18", CLASSES, SIZE, "standard")
-        models.initialise(student, 0, "student")
-        student.to(DEVICE, memory_format=torch.channels_last).train()
-        optimiser = torch.optim.AdamW(student.parameters(), 1e-3, fused=True)
-        trained = torch.compile(student, dynamic=False) if compiled else student
-        images_NCHW = torch.randn(32, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2)).to(DEVICE)
-        labels_N, own = torch.arange(32, device=DEVICE) % CLASSES, []
-        for _ in range(4):
-            with torch.autocast("cuda", torch.bfloat16):
-                logits_NC = trained(images_NCHW.contiguous(memory_format=torch.channels_last))
-            loss = torch.nn.functional.cross_entropy(logits_NC.float(), labels_N)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            own.append(float(loss.detach()))
-        losses.append(own)
-    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), rtol=0.05, atol=0.05)

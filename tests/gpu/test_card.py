@@ -1,0 +1,53 @@
+"""What only a card shows: steps whose code is generated for it. ``make test-gpu`` alone collects these."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from steps import CLASSES, DEVICE, SIZE, recovered
+from torch import nn
+
+from engine import models
+from engine.recipe import Recipe
+
+
+@pytest.mark.parametrize("micro_batch", [0, 7])
+def test_a_compiled_step_is_the_step(
+    images_BCHW: torch.Tensor,
+    network: nn.Module,
+    recipe: Recipe,
+    micro_batch: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In fp32 without TF32, where nothing but the order of sums may differ."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    recipe = replace(recipe, micro_batch=micro_batch)
+    rows, final = recovered(images_BCHW, network, recipe)
+    fast_rows, fast_final = recovered(images_BCHW, network, replace(recipe, captured=True, compiled=True))
+    torch.testing.assert_close(fast_rows, rows, rtol=1e-3, atol=1e-3)
+    assert (fast_final - final).abs().mean() < 1e-2
+
+
+def test_a_compiled_student_learns_as_a_plain_one() -> None:
+    """A few steps, forward and backward through the code generator: the losses are near."""
+    losses = []
+    for compiled in (False, True):
+        student = models.build("resnet18", CLASSES, SIZE, "standard")
+        models.initialise(student, 0, "student")
+        student.to(DEVICE, memory_format=torch.channels_last).train()
+        optimiser = torch.optim.AdamW(student.parameters(), 1e-3, fused=True)
+        trained = torch.compile(student, dynamic=False) if compiled else student
+        images_NCHW = torch.randn(32, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2)).to(DEVICE)
+        labels_N, own = torch.arange(32, device=DEVICE) % CLASSES, []
+        for _ in range(4):
+            with torch.autocast("cuda", torch.bfloat16):
+                logits_NC = trained(images_NCHW.contiguous(memory_format=torch.channels_last))
+            loss = torch.nn.functional.cross_entropy(logits_NC.float(), labels_N)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            own.append(float(loss.detach()))
+        losses.append(own)
+    torch.testing.assert_close(torch.tensor(losses[1]), torch.tensor(losses[0]), rtol=0.05, atol=0.05)
