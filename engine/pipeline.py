@@ -18,9 +18,11 @@ from engine import committee, events, groundwork, models, students
 from engine.artifacts import Cache, key_of
 from engine.chunks import Chunk, plan_chunks
 from engine.compiling import settle_compilation
+from engine.config import to_toml
 from engine.context import Context, staged
 from engine.data import Dataset, load_dataset, require_every_class
 from engine.data.given import given_files
+from engine.devices import computes_in_bf16
 from engine.effects import without_effect
 from engine.interchange.classes import cluster_judge, order_in_doubt, teacher_votes
 from engine.interchange.fkd import FkdLabels
@@ -29,6 +31,7 @@ from engine.models.instrument import classifier_layer
 from engine.outcome import Outcome
 from engine.relabel import relabel
 from engine.report import write_dataset_card, write_report
+from engine.rundir import write_whole
 from engine.softlabels import SyntheticSet, images_sha256, read_soft_labels, real_set
 from engine.space import needed_bytes, require_space
 from engine.statistics import Statistics
@@ -45,6 +48,7 @@ WITHOUT_INFLUENCE = {
 
 def execute(ctx: Context) -> Outcome:
     """Run all stages up to ``run.until``. Raises EngineError subclasses."""
+    settle_precision(ctx)
     wanted = ctx.config.stages
     outcome = Outcome()
     for sentence in without_effect(ctx.config):
@@ -101,6 +105,23 @@ def execute(ctx: Context) -> Outcome:
     if ctx.group.leads:
         write_report(ctx, dataset, outcome, students.facts(outcome.students), committee.facts(members))
     return outcome
+
+
+def settle_precision(ctx: Context) -> None:
+    """Put what ``run.precision`` = "auto" comes to on the first rank's device in its place, in ``ctx`` and in the run's
+    config.toml: a run computes alike wherever it is resumed, and on all ranks.
+    """
+    if ctx.config.run.precision == "auto":
+        here = "bf16" if ctx.bf16 else "fp32"
+        section = ctx.config.run.model_copy(update={"precision": ctx.group.agreed("precision", lambda: here)})
+        ctx.config = ctx.config.model_copy(update={"run": section})
+        if ctx.group.leads:
+            write_whole(ctx.run.config_file, to_toml(ctx.config).encode())
+    if ctx.bf16 and not computes_in_bf16("auto", ctx.device.type):
+        ctx.warn(
+            "run.precision = 'bf16': this processor has no instructions for bf16 and takes several times as long as in "
+            "fp32; go on where there are some, or start anew with run.precision = 'fp32'"
+        )
 
 
 def _device_name(device: torch.device) -> str:

@@ -43,7 +43,8 @@ class RunSection(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="Autocast of networks in squeeze, recover, relabel and train. auto: bf16 on a GPU and on a CPU "
-        "with instructions for it (AVX-512 BF16, AMX), else fp32. docs/engine.md.",
+        "with instructions for it (AVX-512 BF16, AMX), else fp32, decided at the first start and kept in config.toml. "
+        "docs/engine.md.",
     )
     threads: int = Field(2, ge=1, le=1024, description="CPU threads of the engine; part of the result's identity.")
     use_cache: bool = Field(True, description="Reuse teachers, statistics and barycenters of earlier runs.")
@@ -96,6 +97,10 @@ class RunSection(Section):
         except ValueError as error:
             raise ValueError(f"the command {value!r} cannot be split into words: {error}; check its quotes") from None
         return value
+
+
+#: Options whose "auto" is decided at a run's first start, by section; the run's config.toml holds what it came to.
+SETTLED = {"squeeze": "compile", "recover": "compile", "train": "compile", "run": "precision"}
 
 
 class RunConfig(Section):
@@ -182,6 +187,15 @@ class RunConfig(Section):
         """Whether recovery asks nothing of the real images but what one teacher itself holds, as SRe2L's does."""
         recover, alone = self.recover, not self.teacher.committee
         return alone and recover.objective == "sre2l" and recover.bn == "global" and self.barycenter.weights == "none"
+
+    def began_as(self, asked: RunConfig) -> bool:
+        """Whether this configuration of a run is what was asked for, whatever an "auto" of it came to."""
+        undecided = {
+            name: getattr(self, name).model_copy(update={option: "auto"})
+            for name, option in SETTLED.items()
+            if getattr(getattr(asked, name), option) == "auto"
+        }
+        return self.model_copy(update=undecided) == asked
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -87,10 +87,10 @@ def state_of(run: RunDir) -> State:
 
 
 def unfinished(settings: RunConfig, root: Path | None = None) -> RunDir | None:
-    """The newest run of exactly this configuration, unless it is finished or there is none."""
+    """The newest run that began with exactly this configuration, unless it is finished or there is none."""
     for run in list_runs(root):
         try:
-            if run.config() != settings:
+            if not run.config().began_as(settings):
                 continue
         except EngineError:
             continue

@@ -131,8 +131,17 @@ def test_runs_are_found_by_what_they_compute() -> None:
     found = study.find_runs([trial, other])
     assert found[0].run == run
     assert (found[1].run, found[1].state) == (None, "missing")
-    exact = study.trials_of(presets.get("digits"), [("a", ["run.precision=fp32"])], [0], "g")
-    assert study.find_runs(exact)[0].run is None, "in another precision it is another result"
+
+
+def test_a_run_of_another_precision_is_another_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run's configuration holds what "auto" came to where it was made."""
+    monkeypatch.setattr(study, "computes_in_bf16", lambda precision, _kind: precision in ("auto", "bf16"))
+    auto, half, exact = (
+        study.trials_of(presets.get("digits"), [("a", [f"run.precision={name}"])], [0], "g")[0]
+        for name in ("auto", "bf16", "fp32")
+    )
+    run = rundir.create(half.settings)
+    assert [found.run for found in study.find_runs([auto, half, exact])] == [run, run, None]
 
 
 def test_a_sweep_runs_each_trial_once_and_sums_up(tmp_path: Path) -> None:

@@ -66,3 +66,16 @@ def test_broken_toml(text: str) -> None:
 def test_environment_in_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WMDD_DATA", "/somewhere")
     assert presets.get("imagenette-paper-ipc10").data.path == "/somewhere/imagenette"
+
+
+def test_a_run_began_as_what_was_asked_for_whatever_auto_came_to() -> None:
+    asked = config.RunConfig()
+    settled = config.override(
+        asked, ["run.precision=bf16", "recover.compile=on", "train.compile=on", "squeeze.compile=on"]
+    )
+    assert settled.began_as(asked)
+    assert settled.began_as(settled)
+    assert asked.began_as(asked)
+    assert not asked.began_as(settled)
+    assert not config.override(settled, ["seed=1"]).began_as(asked)
+    assert not settled.began_as(config.override(asked, ["run.precision=fp32"]))

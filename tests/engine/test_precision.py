@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from engine import devices, models, rundir, statistics
+from engine import devices, events, models, rundir, statistics
 from engine.chunks import plan_chunks
 from engine.config import DataConfig, RunConfig, override
 from engine.context import Context
 from engine.data import load_dataset
 from engine.losses import Targets
+from engine.pipeline import settle_precision
 from engine.recipe import make_recipe
 from engine.relabel import relabel
 from engine.softlabels import SyntheticSet
@@ -139,3 +140,28 @@ def test_statistics_in_bf16_are_near() -> None:
         assert float((near.var_CF - exact.var_CF).norm() / exact.var_CF.norm()) < 0.02
         torch.testing.assert_close(near.mean_CF, again.mean_CF, rtol=1e-3, atol=1e-4)
     assert float((half.features_ND - whole.features_ND).norm() / whole.features_ND.norm()) < 0.02
+
+
+def test_a_run_keeps_its_precision_on_another_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decided at the first start; where it is resumed and emulated it says so."""
+    said: list[events.Event] = []
+
+    def started(run: rundir.RunDir) -> Context:
+        ctx = Context(run.config(), CPU, run, said.append, lambda: False, lambda: False)
+        settle_precision(ctx)
+        return ctx
+
+    told(tmp_path, INTEL, monkeypatch)
+    fast, plain = rundir.create(RunConfig()), rundir.create(override(RunConfig(), ["run.precision=fp32"]))
+    assert started(fast).bf16
+    assert not started(plain).bf16
+    assert not said
+    told(tmp_path, OLDER, monkeypatch)
+    assert started(fast).bf16
+    assert [one.message for one in said if isinstance(one, events.Log) and "no instructions for bf16" in one.message]
+    said.clear()
+    assert not started(plain).bf16
+    later = rundir.create(RunConfig())
+    assert not started(later).bf16
+    assert later.config().run.precision == "fp32"
+    assert not said

@@ -21,12 +21,14 @@ import itertools
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from engine import config, presets, rundir
+from engine.devices import computes_in_bf16, resolve_here
 from engine.errors import ConfigError, EngineError
 
 MOST_TRIALS = 1000
@@ -144,7 +146,14 @@ def _identity(settings: config.RunConfig) -> dict[str, Any]:
     values = settings.model_dump(mode="json", exclude={"name", "preset", "group", "run"})
     for stage in ("squeeze", "recover", "train"):
         del values[stage]["compile"]  # a run's configuration holds what "auto" came to
-    return values | {name: getattr(settings.run, name) for name in ("until", "threads", "precision")}
+    bf16 = computes_in_bf16(settings.run.precision, _kind_of(settings.run.device))
+    return values | {"until": settings.run.until, "threads": settings.run.threads, "bf16": bf16}
+
+
+@cache
+def _kind_of(device: str) -> str:
+    """Of a ``run.device`` here: "cpu" or "cuda"; asked once, for each of many runs wants it."""
+    return "cpu" if resolve_here(device) == "cpu" else "cuda"
 
 
 def find_runs(trials: Sequence[Trial], root: Path | None = None, since: float = 0.0) -> list[Found]:
