@@ -64,8 +64,8 @@ def survey(
     def do(index: int, report: Callable[[int], None]) -> None:
         found: list[torch.Tensor] = []
 
-        def after(_done: int, _land: object) -> None:
-            report(sum(map(len, found)))
+        def after(done: int, _land: object) -> None:
+            report(sum(len(batch) for batch in batches[shards[index].start : done]))
             ctx.stop_if_asked("statistics")
 
         statistics.add_batches(
