@@ -103,7 +103,9 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
         work()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profile:
         work()
     held, peak = 0, 0
     results = profile.profiler.kineto_results if profile.profiler else None
@@ -121,7 +123,7 @@ def busiest(work: Callable[[], object], device: torch.device, rows: int = 12) ->
     if cuda:
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     work()
-    with torch.profiler.profile(activities=activities) as profile:
+    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
         work()
         if cuda:
             torch.cuda.synchronize()

@@ -156,6 +156,9 @@ class _AffineRelu(torch.autograd.Function):
 class Affine(nn.Module):
     """A BatchNorm in eval mode, and the ReLU behind it where there is one."""
 
+    scale: torch.Tensor
+    offset: torch.Tensor
+
     def __init__(self, layer: nn.BatchNorm2d, relu: bool) -> None:
         super().__init__()
         assert layer.running_mean is not None
@@ -171,6 +174,10 @@ class Affine(nn.Module):
         self.relu = relu
 
     def forward(self, images_NFHW: torch.Tensor) -> torch.Tensor:
+        if torch.compiler.is_compiling():
+            # A compiler joins these by itself; PyTorch 2.11's loses the gradient of a function that works in place.
+            plain = torch.addcmul(self.offset, images_NFHW, self.scale)
+            return functional.relu(plain) if self.relu else plain
         found: torch.Tensor = _AffineRelu.apply(images_NFHW, self.scale, self.offset, self.relu)
         return found
 

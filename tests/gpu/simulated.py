@@ -302,6 +302,7 @@ def simulated_gpu(patch: pytest.MonkeyPatch) -> Iterator[State]:
         "mem_get_info": (FREE, TOTAL), "get_device_name": "simulated", "get_device_capability": (9, 0),
         "get_device_properties": CARD, "empty_cache": None, "set_device": None, "manual_seed": None,
         "manual_seed_all": None, "reset_peak_memory_stats": None, "current_stream": Stream(), "stream": nullcontext(),
+        "is_current_stream_capturing": False,
     }  # fmt: skip
     for name, value in answers.items():
         patch.setattr(torch.cuda, name, lambda *_, _value=value, **__: _value)
