@@ -346,7 +346,7 @@ def unreadable_image(ward: Ward) -> None:
         assert any("004.png" in one for one in said(run)), said(run)
 
 
-# --- memory, numbers, clocks, workers ---------------------------------------------------------------------
+# --- memory, numbers, clocks ------------------------------------------------------------------------------
 
 
 def out_of_memory_where_parts_do(ward: Ward) -> None:
