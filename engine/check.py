@@ -15,7 +15,9 @@ import torch
 
 from engine import config, models, students
 from engine.catalog import dataset_facts
+from engine.compiling import missing
 from engine.data import list_dataset, load_dataset
+from engine.devices import computes_in_bf16
 from engine.distributed.ranks import MASK, named_devices
 from engine.effects import without_effect
 from engine.errors import ConfigError, DataError, EngineError
@@ -102,11 +104,12 @@ def check_stdin() -> int:
 
 
 def doctor() -> int:
-    """Print what PyTorch sees of this machine."""
+    """Print what PyTorch sees of this machine, and what the first device offers."""
     available = torch.cuda.is_available()
     devices = [
         torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count() if available else 0)
     ]
+    first = torch.device("cuda" if devices else "cpu")
     print(
         json.dumps(
             {
@@ -115,6 +118,8 @@ def doctor() -> int:
                 "cuda_build": torch.version.cuda,
                 "devices": [{"name": one.name, "memory": one.total_memory} for one in devices],
                 "threads": torch.get_num_threads(),
+                "bf16": computes_in_bf16("auto", first.type),
+                "compiling": missing(first),
             }
         )
     )

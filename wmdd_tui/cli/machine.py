@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import shutil
 import subprocess
 import sys
 from dataclasses import asdict
@@ -19,7 +17,10 @@ from rich.text import Text
 from engine import catalog, rundir
 from engine.errors import EngineError
 from wmdd_tui.cli import options
-from wmdd_tui.store.launch import ask_engine
+from wmdd_tui.store import health
+
+#: Of what doctor finds.
+COLOURS = {"ok": "", "note": "yellow", "problem": "bold red"}
 
 datasets_app = typer.Typer(help="Find data sets and prepare downloaded ones.", invoke_without_command=True)
 
@@ -81,26 +82,19 @@ def teachers(as_json: options.Json = False) -> None:
 
 
 def doctor(as_json: options.Json = False) -> None:
-    """Say what this machine offers and what would keep a run from working."""
-    home = rundir.home()
-    existing = next(folder for folder in (home, *home.parents) if folder.exists())
-    facts: dict[str, Any] = {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "home": str(home),
-        "home_writable": os.access(existing, os.W_OK),
-        "disk_free": shutil.disk_usage(existing).free,
-        "terminal": f"{shutil.get_terminal_size().columns}x{shutil.get_terminal_size().lines}",
-        "is_tty": sys.stdout.isatty(),
-        "colour": os.environ.get("COLORTERM") or os.environ.get("TERM", ""),
-    }
-    try:
-        facts["engine"] = ask_engine("doctor")
-    except EngineError as error:
-        facts["engine"] = {"problem": str(error)}
+    """Say what this machine offers and what would keep a run from working.
+
+    Exit code 1 where something is a problem; notes are none.
+    """
+    console = Console(soft_wrap=True)
+    with Console(stderr=True).status("asking PyTorch"):
+        facts = health.gather()
+    found = health.findings(facts)
     if as_json:
-        print(json.dumps(facts))
+        print(json.dumps({**facts, "findings": [asdict(one) for one in found]}))
     else:
-        for name, value in facts.items():
-            Console().print(Text(f"{name:14} {value}"), soft_wrap=True)
-    raise typer.Exit(0 if facts["home_writable"] and "problem" not in facts["engine"] else 1)
+        for one in found:
+            console.print(Text(f"{one.state:8} {one.name:10} {one.value}", COLOURS[one.state]))
+            if one.remedy:
+                console.print(Text(f"{'':19} {one.remedy}"))
+    raise typer.Exit(any(one.state == "problem" for one in found))
