@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from engine import events, presets, rundir
+from engine import config, events, presets, rundir
 from engine.errors import EngineError
+from wmdd_tui.cli import showing
 from wmdd_tui.cli.commands import app
 from wmdd_tui.store.reader import EventTail
 from wmdd_tui.store.runs import list_summaries
@@ -89,3 +90,46 @@ def test_the_tail_stops_at_the_last_newline(tmp_path: Path) -> None:
     assert len(tail.poll()) == 1
     path.unlink()
     assert tail.poll() == []
+
+
+def test_show_tells_results_for_people_and_a_configuration_for_a_file(finished: rundir.RunDir) -> None:
+    report = {
+        "seconds": 492.1, "stages": {"squeeze": 17.8, "train": 405.3, "odd": "x"}, "student_top1": 71.66879,
+        "best_epoch": 3, "w2": float(1 << 60), "precision": "bf16", "image_count": True, "teacher_top1": [1],
+        "quality": {"images": {"teacher_top1": 94.0, "ce": 0.2234}, "random_real": 3, "v": {"bn": None}},
+        "labels": {"bytes": 604080, "bits": 8, "top_k": 2},
+    }  # fmt: skip
+    finished.report_file.write_text(json.dumps(report))
+    shown = invoke("show", finished.id)
+    for line in (
+        "student top-1          71.67 %",
+        "took                   8m12",
+        "stages                 squeeze 17s, train 6m45",
+        "soft labels            589.9 KiB, 8 bits a logit, the 2 highest",
+        "their quality          teacher top-1 94, CE 0.2234",
+        "  preset = digits",
+    ):
+        assert line in shown.splitlines()
+    assert "random photographs" not in shown
+    assert "recover.curriculum" not in shown, "a default"
+    written = invoke("show", finished.id, "--config")
+    assert config.from_toml(written) == finished.config()
+
+
+@pytest.mark.parametrize("value", [None, True, "x", [1], {"a": {}}, float("nan"), -1, 10**400])
+def test_any_report_is_shown(finished: rundir.RunDir, value: object) -> None:
+    facts = {key: value for key, _, _ in showing.FACTS if key not in ("id", "path")}
+    told = list(showing.facts_told({**facts, "quality": {"images": value, "verifier": {"top1": value}}}))
+    assert all("\n" not in line for line in told)
+    finished.report_file.write_text(json.dumps({**facts, "quality": value}))
+    assert finished.id in invoke("show", finished.id)
+
+
+def test_teachers_are_told_once(finished: rundir.RunDir) -> None:
+    again, other = rundir.create(presets.get("digits")), rundir.create(presets.get("digits"))
+    for run, sha256 in ((finished, "a"), (again, "a"), (other, "b")):
+        (run.checkpoints / "teacher.safetensors").touch()
+        run.report_file.write_text(json.dumps({"teacher_sha256": sha256, "teacher_top1": 95.125}))
+    rows = json.loads(invoke("teachers", "--json"))["runs"]
+    assert {row["run"] for row in rows} == {max(finished.id, again.id), other.id}
+    assert f"{other.id}: convnet3 on digits at 16 px, 95.12 %" in invoke("teachers")

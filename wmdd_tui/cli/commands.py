@@ -29,6 +29,7 @@ from wmdd_tui.cli import (
     opening,
     options,
     plot,
+    showing,
     slurm,
     sweep,
     tables,
@@ -204,22 +205,30 @@ def runs(as_json: options.Json = False) -> None:
 
 
 @app.command()
-def show(run_name: options.RunName = "", as_json: options.Json = False) -> None:
-    """Show one run: state, result, configuration."""
+def show(
+    run_name: options.RunName = "",
+    whole: Annotated[
+        bool, typer.Option("--config", help="Print the run's whole configuration as TOML instead.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Show one run: state, results, settings."""
     found = rundir.find(run_name)
-    row = summarise(found)
+    if whole and not as_json:
+        print(config.to_toml(found.config()), end="")
+        return
+    row, report = summarise(found), read_report(found)
     if as_json:
-        print(json.dumps({**asdict(row), "report": read_report(found)}))
+        print(json.dumps({**asdict(row), "report": report}))
         return
     console = Console()
-    report = read_report(found)
-    for name, value in {**asdict(row), **report}.items():
-        if name not in ("students", "committee") and value not in (None, "", [], {}):
-            console.print(Text(f"{name:14} {value}"), soft_wrap=True)
+    for line in showing.facts_told({**report, **asdict(row)}):
+        console.print(Text(line), soft_wrap=True)
     for table in tables.of_report(report):
         console.print(table)
     if not row.problem:
-        console.print(Text("\n" + config.to_toml(found.config())), soft_wrap=True)
+        for line in ("", *showing.settings_told(found.config())):
+            console.print(Text(line), soft_wrap=True)
 
 
 @app.command()

@@ -7,13 +7,16 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine import events
 from engine.errors import EngineError
 from engine.rundir import RunDir, list_runs, state_of
 from wmdd_tui.names import as_name, printable
 from wmdd_tui.store.reader import latest
+
+if TYPE_CHECKING:
+    from engine.config import RunConfig  # and pydantic, which a list of runs need not pay
 
 TAIL_BYTES = 256 << 10
 #: States that only a change of the files can end.
@@ -81,7 +84,7 @@ def summarise(run: RunDir, now: float | None = None) -> RunSummary:
         path=str(run.path),
         name=as_name(config.name or config.preset or run.id),
         state=state_of(run),
-        dataset=as_name(Path(config.data.path).name if config.data.path else config.data.dataset),
+        dataset=dataset_of(config),
         teacher=config.teacher.arch,
         ipc=config.ipc,
         r_bn=config.recover.r_bn,
@@ -109,6 +112,11 @@ def _unreadable(run: RunDir, why: str) -> RunSummary:
 def _percent(report: dict[str, Any], key: str) -> float | None:
     value = report.get(key)
     return float(value) if isinstance(value, int | float) and 0 <= value <= 100 else None
+
+
+def dataset_of(config: RunConfig) -> str:
+    """The name of a run's data: of its folder or file, or what is built in."""
+    return as_name(Path(config.data.path).name if config.data.path else config.data.dataset)
 
 
 def read_report(run: RunDir) -> dict[str, Any]:
