@@ -133,3 +133,16 @@ def test_teachers_are_told_once(finished: rundir.RunDir) -> None:
     rows = json.loads(invoke("teachers", "--json"))["runs"]
     assert {row["run"] for row in rows} == {max(finished.id, again.id), other.id}
     assert f"{other.id}: convnet3 on digits at 16 px, 95.12 %" in invoke("teachers")
+
+
+def test_the_list_of_runs_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line a run, its id whole."""
+    settings = presets.get("digits")
+    made = [rundir.create(settings.model_copy(update={"name": name})) for name in ("x" * 14, "short")]
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = invoke("runs").splitlines()
+    assert len(lines) == 1 + len(made)
+    assert {line.split()[0] for line in lines[1:]} == {run.id for run in made}
+    assert max(map(len, lines)) <= 80
+    monkeypatch.setenv("COLUMNS", "140")
+    assert invoke("runs").splitlines()[0].split()[-1] == "name"

@@ -41,6 +41,9 @@ from wmdd_tui.store import deleting
 from wmdd_tui.store.reader import RunTail
 from wmdd_tui.store.runs import list_summaries, read_report, summarise
 
+#: Columns from which on the list of runs has all its columns.
+WIDE = 120
+
 app = typer.Typer(
     help="Dataset distillation with the Wasserstein metric: launch, watch, compare. Without a command: the dashboard.",
     no_args_is_help=False,
@@ -183,25 +186,19 @@ def runs(as_json: options.Json = False) -> None:
     if not rows:
         print(f"no runs under {rundir.runs_root()}; start one: wmdd-tui run --preset digits")
         return
+    console = Console()
     table = Table(box=None, pad_edge=False)
-    for title in ("run", "state", "name", "dataset", "teacher", "ipc", "λ", "stage", "top-1"):
-        table.add_column(title, overflow="fold")
+    # Whole, so that it can be copied; a run's name is a part of it. What is left of the line is for the others.
+    table.add_column("run", no_wrap=True, overflow="fold")
+    more = ("dataset", "teacher", "λ", "name") if console.width >= WIDE else ("dataset",)
+    for title in ("state", "stage", "top-1", "ipc", *more):
+        table.add_column(title, no_wrap=title not in more, overflow="ellipsis")
     for row in rows:
         top1 = "" if row.last_top1 is None else f"{row.last_top1:.2f}"
         stage = f"{row.stage} {row.done}/{row.total}" if row.state in rundir.ALIVE and row.total else row.stage
-        cells = (
-            row.id,
-            row.state,
-            row.name,
-            row.dataset,
-            row.teacher,
-            str(row.ipc),
-            f"{row.r_bn:g}",
-            stage,
-            top1,
-        )
-        table.add_row(*[Text(cell) for cell in cells])
-    Console().print(table)
+        cells = (row.id, row.state, stage, top1, str(row.ipc), row.dataset, row.teacher, f"{row.r_bn:g}", row.name)
+        table.add_row(*[Text(cell) for cell in cells[: 5 + len(more)]])
+    console.print(table)
 
 
 @app.command()
