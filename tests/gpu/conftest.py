@@ -20,6 +20,8 @@ from engine.recipe import Recipe
 def gpu(request: pytest.FixtureRequest) -> Iterator[State | None]:
     """What the simulated device counts; None on a GPU."""
     if request.config.getoption("--gpu"):
+        if not torch.cuda.is_available():
+            pytest.exit("PyTorch sees no GPU here: `make test` has these tests on a simulated one", returncode=2)
         yield None
         return
     threads = torch.get_num_threads()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from steps import CLASSES, DEVICE, SIZE, recovered
+from steps import CLASSES, DEVICE, SIZE, assert_the_same_step
 from torch import nn
 
 from engine import models
@@ -15,19 +15,10 @@ from engine.recipe import Recipe
 
 @pytest.mark.parametrize("micro_batch", [0, 7])
 def test_a_compiled_step_is_the_step(
-    images_BCHW: torch.Tensor,
-    network: nn.Module,
-    recipe: Recipe,
-    micro_batch: int,
-    monkeypatch: pytest.MonkeyPatch,
+    images_BCHW: torch.Tensor, network: nn.Module, recipe: Recipe, micro_batch: int
 ) -> None:
-    """In fp32 without TF32, where nothing but the order of sums may differ."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     recipe = replace(recipe, micro_batch=micro_batch)
-    rows, final = recovered(images_BCHW, network, recipe)
-    fast_rows, fast_final = recovered(images_BCHW, network, replace(recipe, captured=True, compiled=True))
-    torch.testing.assert_close(fast_rows, rows, rtol=1e-3, atol=1e-3)
-    assert (fast_final - final).abs().mean() < 1e-2
+    assert_the_same_step(images_BCHW, network, recipe, replace(recipe, captured=True, compiled=True))
 
 
 def test_a_compiled_student_learns_as_a_plain_one() -> None:
