@@ -63,6 +63,12 @@ def test_a_mask_that_hides_the_cards_is_named(monkeypatch: pytest.MonkeyPatch) -
     assert "CUDA_VISIBLE_DEVICES is '7'" in found(engine=NO_GPU)["GPU"].remedy
 
 
+def test_a_folder_that_only_looks_writable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WMDD_HOME", "/proc/nothing")
+    monkeypatch.setattr(health, "ask_engine", lambda _question: ENGINE)
+    assert {one.name: one.state for one in health.findings(health.gather())}["runs"] == "problem"
+
+
 def test_the_command(wmdd_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the true engine, to people and to programs; a problem is exit code 1."""
     monkeypatch.delenv("WMDD_DATA", raising=False)
