@@ -132,7 +132,9 @@ def test_teachers_are_told_once(finished: rundir.RunDir) -> None:
         run.report_file.write_text(json.dumps({"teacher_sha256": sha256, "teacher_top1": 95.125}))
     rows = json.loads(invoke("teachers", "--json"))["runs"]
     assert {row["run"] for row in rows} == {max(finished.id, again.id), other.id}
-    assert f"{other.id}: convnet3 on digits at 16 px, 95.12 %" in invoke("teachers")
+    assert f"convnet3 on digits 16 px, top-1 95.12 %: run digits ({other.id})" in invoke("teachers")
+    other.report_file.write_text('{"teacher_top1": 1' + "0" * 400 + "}")
+    assert other.id in invoke("teachers"), "a report may hold anything"
 
 
 def test_the_list_of_runs_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,17 +8,16 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from engine import catalog, rundir
-from engine.errors import EngineError
+from engine import catalog
 from wmdd_tui.cli import options
 from wmdd_tui.store import health
-from wmdd_tui.store.runs import dataset_of, read_report
+from wmdd_tui.store.teachers import earlier_teachers
 
 #: Of what doctor finds.
 COLOURS = {"ok": "", "note": "yellow", "problem": "bold red"}
@@ -62,35 +61,22 @@ def prepare(
 
 def teachers(as_json: options.Json = False) -> None:
     """List architectures that can be trained, and teachers of earlier runs, each once."""
-    earlier, known = list[dict[str, Any]](), set[str]()
-    for run in rundir.list_runs():
-        if not (run.checkpoints / "teacher.safetensors").is_file():
-            continue
-        try:
-            settings = run.config()
-        except EngineError:
-            continue  # an unreadable run offers no teacher; `runs` shows what is wrong with it
-        report = read_report(run)
-        # A run without a report is one of its own: it may be at work.
-        sha256 = str(report.get("teacher_sha256") or run.id)
-        if sha256 in known:
-            continue
-        known.add(sha256)
-        facts = {"run": run.id, "arch": settings.teacher.arch, "dataset": dataset_of(settings)}
-        earlier.append({**facts, "resolution": settings.data.resolution, "top1": report.get("teacher_top1")})
+    earlier = earlier_teachers()
     if as_json:
-        buildable = {"architectures": catalog.ARCHITECTURES, "transformers": catalog.TRANSFORMERS}
-        print(json.dumps({**buildable, "runs": earlier}))
+        runs = [
+            {"run": one.run, "arch": one.config.teacher.arch, "dataset": one.config.data.dataset, "path": one.path,
+             "resolution": one.config.data.resolution, "top1": one.top1}
+            for one in earlier
+        ]  # fmt: skip
+        print(json.dumps({"architectures": catalog.ARCHITECTURES, "transformers": catalog.TRANSFORMERS, "runs": runs}))
         return
     print("architectures: " + ", ".join(catalog.ARCHITECTURES) + ", any torchvision classifier with BatchNorm")
     print("as students also: " + ", ".join(catalog.TRANSFORMERS) + ", any torchvision classifier")
     print("with the extra timm (pip install 'wmdd-tui[timm]'): vit_tiny, vit_small, vit_base and timm's own names")
     if earlier:
         print("of earlier runs; take one with --set teacher.source=run --set teacher.path=RUN")
-    for row in earlier:
-        top1 = f", {row['top1']:.2f} %" if isinstance(row["top1"], int | float) else ""
-        said = f"  {row['run']}: {row['arch']} on {row['dataset']} at {row['resolution']} px{top1}"
-        Console().print(Text(said), soft_wrap=True)
+    for one in earlier:
+        Console().print(Text(f"  {one.text}"), soft_wrap=True)
 
 
 def doctor(as_json: options.Json = False) -> None:

@@ -144,8 +144,8 @@ def bounded(trials: list[Trial]) -> list[Trial]:
 def _identity(settings: config.RunConfig) -> dict[str, Any]:
     """What makes two configurations the same work: all but names, and where and how it is computed."""
     values = settings.model_dump(mode="json", exclude={"name", "preset", "group", "run"})
-    for stage in ("squeeze", "recover", "train"):
-        del values[stage]["compile"]  # a run's configuration holds what "auto" came to
+    for section, option in config.SETTLED.items():  # a run's configuration holds what "auto" came to
+        values.get(section, {}).pop(option, None)
     bf16 = computes_in_bf16(settings.run.precision, _kind_of(settings.run.device))
     return values | {"until": settings.run.until, "threads": settings.run.threads, "bf16": bf16}
 
