@@ -83,8 +83,8 @@ def test_a_recording_leaves_no_trace_and_repeats_what_the_host_said_then() -> No
 def test_no_loop_waits_for_the_device(gpu: State, more: list[str]) -> None:
     """Three times the steps of squeeze, statistics, recovery and training, and the host waits as often as before.
 
-    What looks at the clock, telemetry, is not counted. A process's first run uploads constants that it keeps (the colour
-    channels' mean): a run goes ahead of the two compared.
+    What looks at the clock, telemetry, is not counted. A process's first run uploads constants that it keeps (the
+    colour channels' mean): a run goes ahead of the two compared.
     """
     counts = []
     for steps in (1, 1, 3):
