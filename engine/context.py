@@ -82,6 +82,16 @@ class Context:
         """Whether networks are computed in bf16."""
         return computes_in_bf16(self.config.run.precision, self.device.type)
 
+    @property
+    def statistics_bf16(self) -> bool:
+        """Whether it is for the statistics of the real images."""
+        return computes_in_bf16(self.config.precision_of("statistics"), self.device.type)
+
+    def statistics_determinants(self) -> dict[str, Any]:
+        """The options by which statistics are known; fp32, in which all were once, goes without saying."""
+        options = self.config.statistics.determinants(exclude={"precision"})
+        return {**options, "precision": "bf16"} if self.statistics_bf16 else options
+
     def progress(self, stage: str, done: int, total: int, unit: str = "", note: str = "") -> None:
         """Report progress, at most four times a second a stage; the last unit is always reported."""
         now = time.monotonic()

@@ -99,14 +99,13 @@ def real_statistics(
     ctx: Context, cache: Cache, dataset: Dataset, network: nn.Module, outcome: Outcome
 ) -> tuple[statistics.Statistics, str]:
     """Statistics and the hash of their features. Raises Stopped, OutOfMemory, NonFiniteLoss, DataError."""
-    options = ctx.config.statistics
     with staged(ctx, outcome.seconds, "statistics") as mark_cached:
         key = key_of(
             kind="statistics",
             layout=2,
             data=dataset.fingerprint,
             teacher=outcome.teacher_sha256,
-            options=options.determinants(),
+            options=ctx.statistics_determinants(),
         )
         features = FeatureFile(ctx, cache, key)
         loaded, cached = recall_together(ctx, cache, "statistics", key)
@@ -200,7 +199,7 @@ def _survey(
         shards[-1][0] if shards else 0,
         sums,
         cut,
-        options.precision == "bf16",
+        ctx.statistics_bf16,
     )
     _require_finite(found)
     return found

@@ -173,7 +173,7 @@ def _recover(
             kind="recover",
             data=dataset.fingerprint,
             teacher=outcome.teachers_sha256,
-            statistics=config.statistics.determinants(),
+            statistics=ctx.statistics_determinants(),
             barycenter=config.barycenter.model_dump(mode="json"),
             recover=config.recover.determinants(exclude=WITHOUT_INFLUENCE),
             ipc=config.ipc,

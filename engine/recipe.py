@@ -165,7 +165,7 @@ def make_recipe(
         tv=recover.tv,
         l2=recover.l2,
         micro_batch=recover.micro_batch,
-        bf16=computes_in_bf16(config.run.precision if recover.precision == "auto" else recover.precision, device.type),
+        bf16=computes_in_bf16(config.precision_of("recover"), device.type),
         captured=device.type == "cuda" and recover.compile != "off",
         compiled=recover.compile == "on",
         channels_last=True,

@@ -26,7 +26,7 @@ ROWS: tuple[tuple[tuple[str, ...], float], ...] = (
     (("relabel", "--repeats", "5"), 60),
     (("train", "--repeats", "5"), 60),
     (("concurrency", "--repeats", "5"), 60),
-    (("statistics", "--repeats", "5", "--set", "statistics.precision=bf16"), 80),
+    (("statistics", "--repeats", "5", "--set", "statistics.precision=fp32"), 80),
     (("recover", "--set", "recover.precision=fp32"), 80),
 )
 

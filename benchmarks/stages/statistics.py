@@ -21,6 +21,7 @@ from benchmarks.harness.problem import MEAN, STD, dataset, real_images, settings
 from engine import statistics
 from engine.config import RunConfig
 from engine.data import Dataset, load_dataset
+from engine.devices import computes_in_bf16
 from engine.statistics import Statistics
 
 LOADING_BATCH = 100
@@ -32,7 +33,7 @@ def product(config: RunConfig, network: nn.Module, data: Dataset, device: torch.
     batches = statistics.passes(labels_N, options.variance, options.batch_size, options.loading_batch)
     return statistics.collect(
         network, labels_N, batches, statistics.loader(data), len(data.class_names), device,
-        options.variance == "batch-averaged", bf16=options.precision == "bf16",
+        options.variance == "batch-averaged", bf16=computes_in_bf16(config.precision_of("statistics"), device.type),
     )  # fmt: skip
 
 
@@ -103,13 +104,14 @@ def measure(options: Options) -> dict[str, Any]:
             ours = partial(product, config, network, data, options.device)
         sides = {"baseline": lambda: survey(plain, load, options.classes, options.device), "product": ours}
         averaged = config.statistics.model_copy(update={"variance": "batch-averaged", "loading_batch": LOADING_BATCH})
-        alike = config.model_copy(update={"statistics": averaged})
         seen = dataset(options) if options.source == "memory" else load_dataset(config.data, 0, options.device)
-        agreed = agreement(
-            product(alike, network, seen, options.device), survey(plain, load, options.classes, options.device)
-        )
+        theirs, agreed = survey(plain, load, options.classes, options.device), dict[str, float]()
+        for suffix, one in (("", averaged), ("_fp32", averaged.model_copy(update={"precision": "fp32"}))):
+            alike = config.model_copy(update={"statistics": one})
+            near = agreement(product(alike, network, seen, options.device), theirs)
+            agreed |= {f"{name}{suffix}": value for name, value in near.items()}
         del seen
-        bf16 = config.statistics.precision == "bf16"
+        bf16 = computes_in_bf16(config.precision_of("statistics"), options.device.type)
         found = compared(options, sides, count, "images", brief_units=count, bf16=bf16)
         if options.device.type == "cuda" and options.source == "memory":
             found["one_pass_images_per_second"] = found["rate"]["product"]

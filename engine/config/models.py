@@ -188,6 +188,11 @@ class RunConfig(Section):
         recover, alone = self.recover, not self.teacher.committee
         return alone and recover.objective == "sre2l" and recover.bn == "global" and self.barycenter.weights == "none"
 
+    def precision_of(self, stage: Literal["statistics", "recover"]) -> str:
+        """Of a stage that has a precision of its own: that, or the run's where it is "auto"."""
+        own: str = getattr(self, stage).precision
+        return self.run.precision if own == "auto" else own
+
     def began_as(self, asked: RunConfig) -> bool:
         """Whether this configuration of a run is what was asked for, whatever an "auto" of it came to."""
         undecided = {

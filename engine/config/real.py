@@ -235,10 +235,10 @@ class StatisticsConfig(Section):
         json_schema_extra=unit("images"),
     )
     batch_size: int = Field(256, ge=1, description="Images a forward pass.", json_schema_extra=unit("images"))
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32",
-        description="Autocast of the network. bf16 is faster and moves means and features by some thousandths.",
-        json_schema_extra=LATER,
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Autocast of the network; auto is as run.precision has it. bf16 is faster and moves means and "
+        "features by some thousandths.",
     )
 
 

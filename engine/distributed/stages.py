@@ -71,7 +71,7 @@ def survey(
         statistics.add_batches(
             network, labels_N, batches, shards[index], statistics.loader(dataset), sums,
             lambda _index, rows: found.append(rows), after, cut,
-            ctx.config.statistics.precision == "bf16",
+            ctx.statistics_bf16,
         )  # fmt: skip
         tensors = {f"sums/{name}": tensor for name, tensor in sums.rows().items()}
         sums.clear()

@@ -10,11 +10,14 @@ import torch
 from torch import nn
 
 from engine import devices, events, models, rundir, statistics
+from engine.artifacts import Cache
 from engine.chunks import plan_chunks
 from engine.config import DataConfig, RunConfig, override
 from engine.context import Context
 from engine.data import load_dataset
+from engine.groundwork import real_statistics
 from engine.losses import Targets
+from engine.outcome import Outcome
 from engine.pipeline import settle_precision
 from engine.recipe import make_recipe
 from engine.relabel import relabel
@@ -79,6 +82,34 @@ def test_recovery_is_as_the_run_unless_it_is_told(
     targets = Targets(chunk.labels_B, chunk.labels_B, torch.ones(1, 10), (), (), None)
     settings = override(RunConfig(), ["recover.iterations=2", *changes])
     assert make_recipe(settings, chunk, load_dataset(DataConfig(), 0, CPU), targets, CPU).bf16 is expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (["run.precision=bf16"], True),
+        (["run.precision=fp32"], False),
+        (["run.precision=fp32", "statistics.precision=bf16"], True),
+        (["run.precision=bf16", "statistics.precision=fp32"], False),
+    ],
+)
+def test_statistics_are_as_the_run_unless_they_are_told(
+    changes: list[str], expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And those in single precision are known as they were before there was a choice."""
+    monkeypatch.setenv("WMDD_HOME", str(tmp_path))
+    settings = override(RunConfig(), ["data.resolution=8", "teacher.width=4", "run.use_cache=false", *changes])
+    dataset = load_dataset(settings.data, 0, CPU)
+    network = models.build_teacher(settings, 10).eval()
+    models.initialise(network, 0, "teacher")
+    ctx = Context(settings, CPU, rundir.create(settings), lambda _event: None, lambda: False, lambda: False)
+    found, _ = real_statistics(ctx, Cache(), dataset, network, Outcome())
+    labels_N, options = dataset.train.labels_N, settings.statistics
+    batches = statistics.passes(labels_N, options.variance, options.batch_size, options.loading_batch)
+    exact = statistics.collect(network, labels_N, batches, statistics.loader(dataset), 10, CPU, False)
+    assert torch.equal(found.features_ND, exact.features_ND) is not expected
+    known = {"variance": "exact", "loading_batch": 100, "batch_size": 256}
+    assert ctx.statistics_determinants() == known | ({"precision": "bf16"} if expected else {})
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -29,7 +29,7 @@ def reusable(config: RunConfig, cuda: bool, found: Sequence[Measured]) -> frozen
             continue
         if config.teacher.source == "train" and _kept(run, "teacher"):
             reused.add("squeeze")
-        if run.config.statistics != config.statistics or not _kept(run, "statistics"):
+        if _statistics(run.config, cuda) != _statistics(config, cuda) or not _kept(run, "statistics"):
             continue
         reused.add("statistics")
         same = run.config.barycenter == config.barycenter and run.config.ipc == config.ipc
@@ -52,6 +52,12 @@ def _teacher(config: RunConfig, cuda: bool) -> dict[str, Any]:
             "bf16": computes_in_bf16(config.run.precision, "cuda" if cuda else "cpu"),
         }
     return facts
+
+
+def _statistics(config: RunConfig, cuda: bool) -> dict[str, Any]:
+    """All that determines the statistics, beside teacher and images."""
+    bf16 = computes_in_bf16(config.precision_of("statistics"), "cuda" if cuda else "cpu")
+    return config.statistics.model_dump(exclude={"precision"}) | {"bf16": bf16}
 
 
 def _kept(run: Measured, kind: str) -> bool:
