@@ -13,8 +13,8 @@ from rich.console import Console
 
 from benchmarks.harness.options import Options, parse
 from benchmarks.harness.result import completed, report
-from engine.allocator import keep_freed_memory
 from engine.errors import EngineError
+from engine.session import take
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,8 +32,7 @@ def measured(options: Options) -> None:
     """Measure with run directories in a folder that is gone afterwards. Raises EngineError subclasses."""
     torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    if options.device.type == "cpu":
-        keep_freed_memory()  # for both sides, as the engine does
+    take(options.device)  # which keeps freed memory on a CPU, for both sides
     load = os.getloadavg()[0]
     home = os.environ.get("WMDD_HOME")
     with tempfile.TemporaryDirectory() as folder:

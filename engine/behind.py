@@ -60,7 +60,7 @@ def on_host(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
     host.copy_(tensor, non_blocking=True)
     done = torch.cuda.Event()
-    done.record()
+    done.record(torch.cuda.current_stream(tensor.device))
 
     def wait() -> torch.Tensor:
         done.synchronize()

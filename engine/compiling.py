@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -80,20 +80,22 @@ def settle_compilation(ctx: Context, stage: Stage, network: nn.Module, images: f
 
 
 def failure_of(compiling: Callable[[], object]) -> str:
-    """Do what compiles. Why it is not possible, in one line; empty where it is, or where memory decides."""
-    from torch._dynamo.exc import TorchDynamoException  # seconds to import, for those who compile
+    """Do what compiles. Why it is not possible, in one line; empty where it is, or where memory decides.
 
+    What is wrong with the step itself is raised again by the step that is not compiled.
+    """
     try:
         fits(compiling)
-    except TorchDynamoException as error:
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    except RuntimeError as error:  # as are those of the compiler; under PyTorch 2.6 a backward pass raises it itself
+        return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
     return ""
 
 
 def compiled_training(
-    ctx: Context, stage: Stage, network: nn.Module, trained: nn.Module, ranks: int, images: float
+    ctx: Context, stage: Stage, network: nn.Module, trained: nn.Module, ranks: int, images: float, batch: int
 ) -> Trained:
-    """What trains ``network`` (``trained``: itself, or the ranks' common one), compiled where the stage settles on it.
+    """What trains ``network`` (``trained``: itself, or the ranks' common one), compiled where the stage settles on it,
+    for batches of ``batch`` images; an epoch's last, smaller one is not worth it.
 
     Compiling happens on the first images it is given, in the surroundings of that step, and leaves no trace in the
     network. Only where one process trains alone: ranks would have to fail alike.
@@ -108,6 +110,8 @@ def compiled_training(
 
     def forward(images_NCHW: torch.Tensor) -> torch.Tensor:
         nonlocal chosen
+        if len(images_NCHW) != batch:
+            return cast(torch.Tensor, trained(images_NCHW))
         if chosen is None:
             ctx.log(f"{stage}: compiling the step")
             compiled: Trained = torch.compile(trained, dynamic=False)

@@ -18,7 +18,7 @@ class Course:
         self._ctx = ctx
         self._wanted = wanted
         self._fitting = 0 if ctx.device.type == "cuda" else wanted
-        self._reserved = reserved_bytes(ctx.device)
+        self._reserved = reserved_bytes(ctx.device, only_used=True)
         self._total = chunks * ctx.config.recover.iterations
         self._done: dict[int, int] = {}
         self._sum = self._steps = 0

@@ -31,7 +31,12 @@ class _ShiftedMoments(torch.autograd.Function):
     def forward(ctx: Any, inputs_BFHW: torch.Tensor, shift_BF: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         ctx.save_for_backward(inputs_BFHW, shift_BF)
         if inputs_BFHW.is_contiguous(memory_format=torch.channels_last):
-            shifted_BPF = inputs_BFHW.permute(0, 2, 3, 1).flatten(1, 2).float() - shift_BF[:, None]
+            inputs_BPF = inputs_BFHW.permute(0, 2, 3, 1).flatten(1, 2)
+            if inputs_BFHW.device.type == "cuda":  # in as few passes over memory as may be: the subtraction converts
+                shifted_BPF = inputs_BPF - shift_BF[:, None]
+                second_BF = torch.linalg.vector_norm(shifted_BPF, dim=1).square_().div_(shifted_BPF.shape[1])
+                return shifted_BPF.mean(1), second_BF
+            shifted_BPF = inputs_BPF.float() - shift_BF[:, None]
             return shifted_BPF.mean(1), shifted_BPF.square_().mean(1)
         shifted = (inputs_BFHW.float() - shift_BF[:, :, None, None]).flatten(2)
         second = torch.linalg.vector_norm(shifted, dim=2).square_().div_(shifted.shape[2])

@@ -54,9 +54,15 @@ def fits(work: Callable[[], object]) -> bool:
     return False
 
 
-def reserved_bytes(device: torch.device) -> int:
-    """Memory of a GPU that this process holds; 0 on a CPU, where nothing is held between steps."""
-    return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+def reserved_bytes(device: torch.device, only_used: bool = False) -> int:
+    """Memory of a GPU that this process holds, ``only_used`` without what stages before have left it to use again;
+    0 on a CPU, where nothing is held between steps.
+    """
+    if device.type != "cuda":
+        return 0
+    if only_used:
+        torch.cuda.empty_cache()
+    return torch.cuda.memory_reserved(device)
 
 
 def times_that_fit(taken: int, device: torch.device) -> int:

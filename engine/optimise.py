@@ -21,7 +21,7 @@ from engine.augment import apply_matrices, view_matrices
 from engine.compiling import failure_of
 from engine.concurrency import Steps, alone
 from engine.errors import OutOfMemory
-from engine.losses import Terms, average, chunk_loss, collect, derivatives, image_prior, join, surrogate
+from engine.losses import Collected, Terms, average, chunk_loss, collect, derivatives, image_prior, join, surrogate
 from engine.memory import fits
 from engine.models.instrument import Forward
 from engine.recipe import Recipe
@@ -54,17 +54,19 @@ def loss_and_gradient(
         return terms.detached(), torch.autograd.grad(total, images_BCHW)[0]
     parts = [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
-    def seen(part: slice) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+    def collected_of(some_BCHW: torch.Tensor, part: slice) -> Collected:
         own = part if per_step == count else slice(None)
-        return _look(images_BCHW[part], (matrices[0][own], matrices[1][own]), forward, recipe)
+        seen = _look(some_BCHW, (matrices[0][own], matrices[1][own]), forward, recipe)
+        return collect(*seen, recipe.targets, part)
 
     with torch.no_grad():
-        collected = join([collect(*seen(part), recipe.targets, part) for part in parts])
+        collected = join([collected_of(images_BCHW[part], part) for part in parts])
     terms, to_collected = derivatives(collected, recipe.targets, recipe.coefficients)
-    gradient = torch.zeros_like(images_BCHW)
+    gradient = torch.empty_like(images_BCHW)
     for part in parts:
-        scalar = surrogate(collect(*seen(part), recipe.targets, part), to_collected, part)
-        gradient += torch.autograd.grad(scalar, images_BCHW)[0]
+        some_BCHW = images_BCHW[part].detach().requires_grad_()
+        scalar = surrogate(collected_of(some_BCHW, part), to_collected, part)
+        gradient[part] = torch.autograd.grad(scalar, some_BCHW)[0]
     if recipe.tv or recipe.l2:
         gradient += torch.autograd.grad(image_prior(images_BCHW, recipe.tv, recipe.l2), images_BCHW)[0]
     return terms.detached(), gradient
@@ -192,14 +194,14 @@ def optimising(
     after_step: Callable[[int, Terms, torch.Tensor, dict[str, torch.Tensor]], None] = lambda *_: None,
     smaller: Callable[[int, int], None] = lambda *_: None,
     rows_RL: torch.Tensor | None = None,
-    uncompiled: Callable[[str], None] = lambda _: None,
+    slower: Callable[[str], None] = lambda _: None,
 ) -> Steps[torch.Tensor]:
     """Adam on the pixels, clamped to the valid range after every step; returns the images, a step at a time.
 
     ``first`` and ``adam`` (``exp_avg``, ``exp_avg_sq``) continue an interrupted optimisation. ``after_step`` gets
     the iteration, its terms, the images and Adam's state, all of which the next step overwrites; it may raise to
     stop. ``smaller``: see ``gradient_that_fits``. Terms are recorded in ``rows_RL``, a ring of ``Terms.row``.
-    ``uncompiled`` is told why a step that was to be compiled is not.
+    ``slower`` is told why a step that was to be compiled or recorded is not.
     """
     if rows_RL is None:
         rows_RL = torch.zeros(1, Terms.width(recipe.layers), device=images_BCHW.device)
@@ -211,7 +213,7 @@ def optimising(
             step = partial(loss_and_gradient, pixels.images_BCHW, forward, recipe, pixels.iteration)
             failure = failure_of(step) if recipe.compiled else ""
         if failure:
-            uncompiled(failure)
+            slower(f"steps are not compiled: {failure}")
             recipe = replace(recipe, compiled=False)
         for iteration in range(first, len(recipe.lr_T)):
             with stream():
@@ -222,6 +224,10 @@ def optimising(
                     pixels.update(found)
                     if recipe.captured and iteration + 1 == first + WARM_UP:
                         replay = _capture(pixels, forward, recipe)
+                        if replay is None:
+                            slower(
+                                "steps are launched operation by operation, since memory has no room for their record"
+                            )
                 terms = Terms.of_row(rows_RL[iteration % len(rows_RL)])
                 after_step(iteration, terms, pixels.images_BCHW.detach(), pixels.adam())
             yield
@@ -264,11 +270,21 @@ class OwnStream:
             torch.cuda.current_stream(self._own.device).wait_stream(self._own)
 
 
-def _capture(pixels: Pixels, forward: Forward, recipe: Recipe) -> Callable[[], None]:
-    """A whole step, recorded as a CUDA graph without being done; what is returned does it."""
+def _capture(pixels: Pixels, forward: Forward, recipe: Recipe) -> Callable[[], None] | None:
+    """A whole step, recorded as a CUDA graph without being done; what is returned does it. None where memory ends.
+
+    All graphs are recorded on one stream, and cuBLAS keeps one workspace a stream: forgotten before and after, each
+    graph has its own, so that graphs replayed side by side do not write to the same.
+    """
     graph = torch.cuda.CUDAGraph()
-    # What other threads ask of the GPU meanwhile, to write a checkpoint or a preview, is no part of the graph.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        pixels.update(loss_and_gradient(pixels.images_BCHW, forward, recipe, pixels.iteration))
-    replay: Callable[[], None] = graph.replay
-    return replay
+
+    def record() -> None:
+        torch._C._cuda_clearCublasWorkspaces()
+        try:
+            # What other threads ask of the GPU meanwhile, to write a checkpoint or a preview, is no part of the graph.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                pixels.update(loss_and_gradient(pixels.images_BCHW, forward, recipe, pixels.iteration))
+        finally:
+            torch._C._cuda_clearCublasWorkspaces()
+
+    return graph.replay if fits(record) else None

@@ -21,7 +21,7 @@ from engine.chunks import Chunk
 from engine.concurrency import Steps
 from engine.context import Context
 from engine.course import Course
-from engine.data import Dataset
+from engine.data import Dataset, channels_of
 from engine.errors import NonFiniteLoss, Stopped
 from engine.losses import Targets, Terms
 from engine.models.instrument import Forward
@@ -35,13 +35,12 @@ from engine.verifier import Verifier
 
 def to_uint8(
     images_BCHW: torch.Tensor,
-    mean: tuple[float, ...] | torch.Tensor,
-    std: tuple[float, ...] | torch.Tensor,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
     nearest: bool = False,
 ) -> torch.Tensor:
     """Denormalise and truncate to 8 bits, as the reference does, or take the ``nearest`` of the 256 levels."""
-    mean_C = torch.as_tensor(mean, device=images_BCHW.device)[:, None, None]
-    std_C = torch.as_tensor(std, device=images_BCHW.device)[:, None, None]
+    mean_C, std_C = channels_of(mean, images_BCHW.device), channels_of(std, images_BCHW.device)
     levels = (images_BCHW * std_C + mean_C) * 255
     return (levels.round() if nearest else levels).clamp(0, 255).to(torch.uint8)
 
@@ -113,13 +112,13 @@ def recover_chunk(
             "the same result but for rounding"
         )
 
-    def uncompiled(reason: str) -> None:
-        ctx.warn_once(f"recover: steps are not compiled ({reason}); the result is the same, and takes longer")
+    def slower(reason: str) -> None:
+        ctx.warn_once(f"recover: {reason}; the result is the same, and takes longer")
 
     with Behind(ctx.device) as behind:
         if saved is None and recover.preview_every:
             behind.do(_preview(ctx, dataset, chunk, 0, images_BCHW))
-        steps = optimising(images_BCHW, forward, recipe, first, adam, after_step, smaller, rows_RL, uncompiled)
+        steps = optimising(images_BCHW, forward, recipe, first, adam, after_step, smaller, rows_RL, slower)
         images_BCHW = yield from steps
         buffer.flush()
     if not bool(torch.isfinite(images_BCHW).all()):

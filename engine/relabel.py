@@ -13,10 +13,9 @@ from torch import nn
 from engine.artifacts import key_of
 from engine.checkpoints import Slots
 from engine.context import Context
-from engine.data import normalise
 from engine.errors import DiskFull, NonFiniteLoss, Stopped
 from engine.faults import is_full
-from engine.mixing import EpochPlan, Pictures, draw_plan
+from engine.mixing import EpochPlan, Kept, Pictures, draw_plan
 from engine.rundir import write_whole
 from engine.softlabels import SyntheticSet, block_bytes, block_is_whole, block_path, blocks
 
@@ -37,7 +36,7 @@ def relabel(
     Forward batches are fixed (``relabel.batch_size``), so the stored bytes depend on nothing but the configuration.
     """
     config = ctx.config
-    source_NCHW = normalise(synthetic.images_NCHW.to(ctx.device), mean, std)
+    source_NCHW = Kept(synthetic.images_NCHW.to(ctx.device), mean, std)
     count = len(source_NCHW)
     epochs, classes = config.train.epochs, int(synthetic.labels_N.max()) + 1
     teachers = {"committee": list(config.teacher.committee)} if config.teacher.committee else {}
@@ -79,7 +78,7 @@ def relabel(
 
 def _label_block(
     ctx: Context,
-    source_NCHW: torch.Tensor,
+    source_NCHW: Pictures,
     teacher: nn.Module,
     block: range,
     classes: int,
@@ -121,6 +120,6 @@ def _label_block(
 
 
 def _label_images(
-    teacher: nn.Module, plan: EpochPlan, source_NCHW: torch.Tensor, logits_NC: torch.Tensor, bf16: bool, rows: slice
+    teacher: nn.Module, plan: EpochPlan, source_NCHW: Pictures, logits_NC: torch.Tensor, bf16: bool, rows: slice
 ) -> None:
     logits_NC[rows] = teacher_logits(teacher, plan, source_NCHW, rows, bf16).half()

@@ -35,6 +35,14 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def take(device: torch.device) -> None:
+    """Compute on a device from here on: what names no device means this one."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)
+    else:
+        keep_freed_memory()
+
+
 def work(
     run: rundir.RunDir, emit: Callable[[events.Event], None], control: Control, device_name: str, rank: Rank = ALONE
 ) -> None:
@@ -42,8 +50,7 @@ def work(
     config = run.config()
     device = choose_device(device_name)
     torch.set_num_threads(config.run.threads)
-    if device.type == "cpu":
-        keep_freed_memory()
+    take(device)
     if rank.leads:
         rundir.write_process(run, versions(), run.process() if rank.supervised else None)
     group = Group()

@@ -17,10 +17,10 @@ import torch
 from safetensors import safe_open
 
 from engine.config import RelabelConfig
-from engine.data import Dataset, ImageSource, normalise
+from engine.data import Dataset, ImageSource
 from engine.errors import RunFailure
 from engine.labelcoding import decode, encode
-from engine.mixing import Decoded, Pictures
+from engine.mixing import Decoded, Kept, Pictures
 from engine.rundir import RunDir
 
 BLOCK_BYTES = 64 << 20
@@ -48,7 +48,7 @@ def pictures_of(
     """The images in normalised space, indexed by position: all on the device, or decoded batch by batch."""
     if synthetic.real is not None:
         return Decoded(synthetic.real, synthetic.images_NCHW.shape[-1], device, mean, std)
-    return normalise(synthetic.images_NCHW.to(device), mean, std)
+    return Kept(synthetic.images_NCHW.to(device), mean, std)
 
 
 def real_set(dataset: Dataset) -> SyntheticSet:

@@ -78,11 +78,12 @@ def squeeze(ctx: Context, dataset: Dataset, network: nn.Module, work: str) -> di
     averaged = average_of(network, config.ema)
     judged = network if averaged is None else averaged.module
     parallel = group.parallel(network, ctx.config.run.sync_bn)
-    trained = compiled_training(ctx, "squeeze", network, parallel, group.count, len(source) * config.epochs)
     slots = Slots(ctx.run.checkpoints, "squeeze", work)
     best = _Best(ctx, work)
     # A last batch of one image, which BatchNorm cannot take, is left out of the epoch.
     sizes = [size for size in _batch_sizes(len(source), config.batch_size) if size > 1]
+    seen, batch = len(source) * config.epochs, min(config.batch_size, len(source))
+    trained = compiled_training(ctx, "squeeze", network, parallel, group.count, seen, batch)
     first, step, top1, top5 = 0, 0, 0.0, 0.0
     loss_sum = torch.zeros((), device=device)
 

@@ -149,10 +149,13 @@ def train_student(
     optimiser = make_optimiser(config, student)
     team = ctx.group if ctx.config.run.student_on == "all" else Group()
     parallel = team.parallel(student, ctx.config.run.sync_bn)
-    trained = compiled_training(ctx, "train", student, parallel, team.count, count * config.epochs)
     averaged = average_of(student, config.ema)
     judged = student if averaged is None else averaged.module
     steps = batch_rows(count, config.batch_size)
+    piece = parts_of(steps[0], pieces_of(steps[0].stop, config, team.count))[0]
+    trained = compiled_training(
+        ctx, "train", student, parallel, team.count, count * config.epochs, piece.stop - piece.start
+    )
     first, step, best_top1, best_epoch, top1, top5 = 0, 0, 0.0, 0, 0.0, 0.0
     loss_sum = torch.zeros((), device=device)
     slots = Slots(ctx.run.checkpoints, f"train-{place.index}" if place.index else "train", work)

@@ -48,6 +48,16 @@ def compared(
     return found
 
 
+def of_part(found: dict[str, Any], scale: float, units: float) -> None:
+    """The baseline was timed on a part: its seconds, rate and ratio become those of all, ``scale`` times as much."""
+    seconds = found["seconds"]["baseline"]
+    for name in ("median", "min", "max"):
+        seconds[name] = round(seconds[name] * scale, 6)
+    found["rate"]["baseline"] = round(units / seconds["median"], 3)
+    found["ratio"] = round(found["ratio"] * scale, 3)
+    found["ratio_range"] = [round(ratio * scale, 3) for ratio in found["ratio_range"]]
+
+
 def _share(found: dict[str, Any], units: float) -> float:
     """The floor over what the product took."""
     least = max(found["floor"]["seconds_by_operations"], found["floor"]["seconds_by_bytes"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import statistics
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +18,7 @@ from benchmarks.baselines import squeeze as plain_squeeze
 from benchmarks.harness.comparison import compared, relative
 from benchmarks.harness.options import Options
 from benchmarks.harness.problem import MEAN, STD, dataset, fresh_run, real_images, settings, validation
+from benchmarks.harness.timing import repeated
 from engine import models
 from engine.config import RunConfig
 from engine.data import Dataset
@@ -80,6 +82,12 @@ def measure(options: Options) -> dict[str, Any]:
         units = len(labels_N) * options.iterations
         bf16 = computes_in_bf16(config.run.precision, options.device.type)
         found = compared(options, sides, units, "images", brief_units=units, bf16=bf16)
+    if options.device.type == "cuda":
+        longer = settings(options, squeeze={"epochs": 2 * options.iterations, "batch_size": max(2, options.batch)})
+        twice = repeated(lambda: product(options, longer, data, beginning(options)), options.repeats, options.device)
+        further = statistics.median(twice) - found["seconds"]["product"]["median"]
+        # Without what a run does once, which is most of the time of so few steps.
+        found["images_per_second_of_further_epochs"] = round(units / max(further, 1e-9), 3)
     return {
         **found,
         "agreement": agreement(options, data, images_NCHW, labels_N),

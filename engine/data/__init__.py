@@ -73,12 +73,12 @@ class Dataset:
 
 def normalise(images_NCHW: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
     """uint8 images to float32 in normalised space."""
-    mean_C, std_C = _column(mean, images_NCHW.device), _column(std, images_NCHW.device)
+    mean_C, std_C = channels_of(mean, images_NCHW.device), channels_of(std, images_NCHW.device)
     return images_NCHW.float().div_(255).sub_(mean_C).div_(std_C)
 
 
 @cache
-def _column(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+def channels_of(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
     """Values of the colour channels (C, 1, 1), copied to the device once."""
     return torch.tensor(values, device=device)[:, None, None]
 

@@ -18,17 +18,17 @@ from engine import models
 from engine.checkpoints import DAMAGE, read
 from engine.committee import MeanLogits
 from engine.config import RunConfig
-from engine.data import normalisation, normalise
+from engine.data import normalisation
 from engine.data.given import decoded
 from engine.devices import computes_in_bf16
 from engine.errors import CheckpointError, DataError, EngineError, RunFailure
 from engine.givenset import read_given
-from engine.mixing import EpochPlan, draw_plan
+from engine.mixing import EpochPlan, Kept, Pictures, draw_plan
 from engine.models.checkpoint import load_into, load_state, member_config
 from engine.models.placement import on_device
 from engine.relabel import teacher_logits
 from engine.rundir import RunDir
-from engine.session import choose_device
+from engine.session import choose_device, take
 from engine.softlabels import read_soft_labels
 
 Report = Callable[[int, int], None]
@@ -66,8 +66,9 @@ def write_fkd(run: RunDir, images: Path, target: Path, report: Report, weigh: bo
         (images / WEIGHTS_FILE).write_text("\n".join([*lines, ""]))
     stored = _labels_fit(run, config, images)
     device = choose_device(config.run.device)
+    take(device)
     mean, std = normalisation(config.data)
-    source_NCHW = normalise(pictures_NCHW.to(device), mean, std)
+    source_NCHW = Kept(pictures_NCHW.to(device), mean, std)
     teacher = None if stored else on_device(_teacher(run, config, classes), device).eval()
     size = config.relabel.mix_group
     groups = [slice(start, start + size) for start in range(0, len(source_NCHW), size)]
@@ -133,7 +134,7 @@ def _loaded(config: RunConfig, path: Path, classes: int) -> nn.Module:
     return network
 
 
-def _logits(teacher: nn.Module, plan: EpochPlan, source_NCHW: torch.Tensor, config: RunConfig) -> torch.Tensor:
+def _logits(teacher: nn.Module, plan: EpochPlan, source_NCHW: Pictures, config: RunConfig) -> torch.Tensor:
     """Logits (N, C) float16 of an epoch, in forward batches as relabel has them."""
     size, count = config.relabel.batch_size, len(source_NCHW)
     bf16 = computes_in_bf16(config.run.precision, source_NCHW.device.type)

@@ -88,6 +88,22 @@ def test_compiled_steps_are_the_steps(
 
 
 @pytest.mark.parametrize("stage", STAGES)
+def test_an_epochs_last_smaller_batch_is_not_compiled(
+    stage: str, do: Callable[..., tuple[dict[str, torch.Tensor], list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def noting(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        sizes.extend(len(one) for one in inputs if one.shape[1:] == (3, 8, 8))
+        return graph.forward
+
+    _through(noting, monkeypatch)
+    settings = override(SETTINGS, [f"{stage}.compile=on", "squeeze.batch_size=200", "train.batch_size=6"])
+    do(stage, settings)
+    assert sizes == [{"squeeze": 200, "train": 6}[stage]]
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_where_compiling_fails_the_run_goes_on_as_without(
     stage: str, do: Callable[..., tuple[dict[str, torch.Tensor], list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

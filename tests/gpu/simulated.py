@@ -33,6 +33,8 @@ READING |= {torch.Tensor.item, torch.Tensor.tolist}
 #: Operations whose result's size is a value that lies on the device, or that give one to the host.
 SIZED = {"aten::nonzero", "aten::masked_select", "aten::_unique2", "aten::unique_dim", "aten::bincount", "aten::equal"}
 SIZED |= {"aten::_local_scalar_dense"}
+#: Operations for which cuBLAS wants its workspace.
+PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
 INDEXING = {"aten::index", "aten::index_put_", "aten::index_put", "aten::_index_put_impl_", "aten::_unsafe_index"}
 
 
@@ -43,6 +45,9 @@ class State:
         self.waits: Counter[str] = Counter()
         self.mode: str | int = "default"
         self.recording: Graph | None = None
+        #: All graphs, and cuBLAS's workspace of the stream on which they are recorded.
+        self.graphs: list[Graph] = []
+        self.workspace: object | None = None
 
     def wait(self, why: str) -> None:
         """The host waits. Raises RuntimeError while a graph is recorded, or where waiting is an error."""
@@ -212,11 +217,15 @@ class Graph:
     """A recorded step: operations and the memory they read and write. Recording leaves no trace, as on a card."""
 
     def __init__(self) -> None:
+        self.workspace: object | None = None
+        STATE.graphs.append(self)
         self._steps: list[tuple[Any, Any, Named, Any]] = []
         self._before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
 
     def take(self, func: Any, args: Any, kwargs: Named) -> Any:
         """Do an operation and record it."""
+        if func.name().partition(".")[0] in PRODUCTS:
+            self.workspace = STATE.workspace = STATE.workspace or object()
         for argument, value in zip_longest(func._schema.arguments, args):
             if argument.alias_info is not None and argument.alias_info.is_write:
                 for one in tree_leaves(kwargs.get(argument.name, value)):
@@ -270,7 +279,7 @@ class Event:
 
     def __init__(self, **_options: object) -> None: ...
 
-    def record(self) -> None: ...
+    def record(self, _stream: object = None) -> None: ...
 
     def synchronize(self) -> None: ...
 
@@ -287,6 +296,10 @@ class Machine(TorchFunctionMode):
 
 FREE, TOTAL = 60 << 30, 80 << 30
 CARD = SimpleNamespace(uuid="0", name="simulated", total_memory=TOTAL, multi_processor_count=132, major=9, minor=0)
+
+
+def _clear_workspaces() -> None:
+    STATE.workspace = None
 
 
 def _set_mode(mode: str | int) -> None:
@@ -309,6 +322,7 @@ def simulated_gpu(patch: pytest.MonkeyPatch) -> Iterator[State]:
     for name, stand_in in {"Stream": Stream, "Event": Event, "CUDAGraph": Graph, "graph": recording}.items():
         patch.setattr(torch.cuda, name, stand_in)
     patch.setattr(torch.cuda, "set_sync_debug_mode", _set_mode)
+    patch.setattr(torch._C, "_cuda_clearCublasWorkspaces", _clear_workspaces, raising=False)
     patch.setattr(torch.accelerator, "current_stream", lambda *_: Stream())
     autocast, grouped = torch.autocast, Optimizer._group_tensors_by_device_and_dtype
     patch.setattr(torch, "autocast", lambda _kind, *args, **kwargs: autocast(CPU.type, *args, **kwargs))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 import torch
 from steps import CLASSES, DEVICE, SIZE, assert_the_same_step
 from torch import nn
@@ -13,11 +12,8 @@ from engine import models
 from engine.recipe import Recipe
 
 
-@pytest.mark.parametrize("micro_batch", [0, 7])
-def test_a_compiled_step_is_the_step(
-    images_BCHW: torch.Tensor, network: nn.Module, recipe: Recipe, micro_batch: int
-) -> None:
-    recipe = replace(recipe, micro_batch=micro_batch)
+def test_a_compiled_step_is_the_step(images_BCHW: torch.Tensor, network: nn.Module, recipe: Recipe) -> None:
+    """In one piece: micro-batches are not compiled."""
     assert_the_same_step(images_BCHW, network, recipe, replace(recipe, captured=True, compiled=True))
 
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from simulated import GPU, State
+from steps import SIZE, start
 from test_pipeline import made
+from torch import nn
+
+from engine.concurrency import side_by_side
+from engine.models.instrument import looking_into
+from engine.optimise import optimising
+from engine.recipe import Recipe
 
 
 def recorded(step: object) -> torch.cuda.CUDAGraph:
@@ -77,6 +87,17 @@ def test_a_recording_leaves_no_trace_and_repeats_what_the_host_said_then() -> No
     graph.replay()
     graph.replay()
     assert total.item() == 6  # 0 + 2, then 2 + 4
+
+
+def test_graphs_replayed_side_by_side_share_no_workspace(gpu: State, network: nn.Module, recipe: Recipe) -> None:
+    """They are recorded on one stream, whose workspace cuBLAS would give to all of them."""
+    gpu.graphs.clear()
+    with looking_into(network, SIZE) as forward:
+        works = [partial(optimising, start(), forward, replace(recipe, captured=True)) for _ in range(3)]
+        assert len(dict(side_by_side(works, lambda: len(works)))) == 3
+    found = [graph.workspace for graph in gpu.graphs]
+    assert None not in found
+    assert len(set(found)) == 3
 
 
 @pytest.mark.parametrize("more", [[], ["data.storage=stream"], ["relabel.storage=online"]], ids=str)

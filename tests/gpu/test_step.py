@@ -95,6 +95,22 @@ def test_chunks_side_by_side_are_the_chunks_alone(
         assert (together[number].cpu() - final).abs().mean() < 1e-2
 
 
+def test_a_step_whose_record_does_not_fit_is_launched(
+    images_BCHW: torch.Tensor, network: nn.Module, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, launched = recovered(images_BCHW, network, recipe)
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("no room for a record")
+
+    monkeypatch.setattr(torch.cuda, "graph", full)
+    told: list[str] = []
+    with looking_into(network, SIZE) as forward:
+        final = optimise(images_BCHW, forward, replace(recipe, captured=True), slower=told.append)
+    assert (final.cpu() - launched).abs().mean() < 1e-2
+    assert len(told) == 1
+
+
 def test_the_first_chunk_shows_how_many_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen small chunks: one until its step is recorded, then many, and none where memory is said to be full."""
     monkeypatch.setenv("WMDD_HOME", str(tmp_path))

@@ -325,7 +325,7 @@ def _relabel(facts: Facts, network: Cost) -> StageLoad:
         facts.views(epochs * made.images * facts.mixed),
         Work(steps=epochs, files=math.ceil(epochs / BLOCK_EPOCHS), bytes=written),
     )
-    memory: float = FLOAT * (made.images * facts.numbers + network.parameters)
+    memory: float = made.images * facts.numbers + FLOAT * network.parameters
     memory += FLOAT * batch * (IN_EVALUATION * network.largest + 5 * facts.numbers)
     return StageLoad("relabel", work, int(memory), written)
 
@@ -346,8 +346,8 @@ def _train(facts: Facts, network: Cost) -> StageLoad:
     )
     if real:
         work = total(work, facts.reading(facts.mixed * seen))
-    # Synthetic images are kept as floating-point numbers, real ones are converted batch by batch.
-    memory: float = 5 * weights + FLOAT * (facts.mixed * batch if real else images) * facts.numbers
+    # Synthetic images are kept in 8 bits a number, real ones with the data set; both are converted batch by batch.
+    memory: float = 5 * weights + (FLOAT * facts.mixed * batch + (0 if real else images)) * facts.numbers
     if facts.online and facts.teacher is not None:
         work = total(work, network_work(facts.teacher, seen, steps), facts.views(facts.mixed * seen))
         memory += FLOAT * facts.teacher.parameters
