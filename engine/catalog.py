@@ -216,14 +216,35 @@ def parquet_values(table: pyarrow.Table, column: str, shard: Path) -> list[Any]:
 
 
 def find_datasets(roots: Sequence[Path]) -> list[DatasetFacts]:
-    """Every ImageFolder tree and Parquet folder directly under the given roots, or the root itself."""
+    """Every ImageFolder tree, set of class folders and Parquet folder directly under the given roots, or the root
+    itself, below which nothing else is looked for where it is a tree.
+    """
     found: list[DatasetFacts] = []
     for root in roots:
         if not root.is_dir():
             continue
+        if _holds_classes(root):
+            found.append(dataset_facts("imagefolder", root))
+            continue
         for folder in [root, *sorted(entry for entry in root.iterdir() if entry.is_dir())]:
-            if (folder / "train").is_dir() and class_folders(folder / "train"):
+            if _holds_classes(folder):
                 found.append(dataset_facts("imagefolder", folder))
             elif any(folder.glob("*.parquet")):
                 found.append(dataset_facts("parquet", folder))
     return found
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Whether a folder has class folders in ``train``, or else two or more itself, each of which holds an image."""
+    if (folder / "train").is_dir():
+        return bool(class_folders(folder / "train"))
+    try:
+        folders = class_folders(folder)
+        return len(folders) > 1 and all(_holds_image(one) for one in folders)
+    except (DataError, OSError):
+        return False
+
+
+def _holds_image(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(Path(entry.name).suffix.lower() in IMAGE_SUFFIXES for entry in entries)

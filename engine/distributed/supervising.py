@@ -79,7 +79,7 @@ def checked_nodes(count: str, rdzv_endpoint: str, node_rank: str) -> Nodes:
 
 def command(run: RunDir, nodes: Nodes, ranks: int) -> list[str]:
     """The call of ``torch.distributed.run`` for this host's ranks."""
-    meeting = ["--standalone"]
+    meeting = ["--standalone", "--local-addr=127.0.0.1"]  # a host's own name may lead nowhere, and ranks wait for it
     if nodes.count > 1:
         meeting = [
             f"--nnodes={nodes.count}", "--rdzv-backend=c10d", f"--rdzv-endpoint={nodes.rdzv_endpoint}",

@@ -7,13 +7,14 @@ import os
 import re
 import secrets
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import platformdirs
 
-from engine.errors import RunDirError
+from engine.errors import EngineError, RunDirError
 from engine.rundir.files import write_whole
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def list_runs(root: Path | None = None) -> list[RunDir]:
 
 
 def find(reference: str, root: Path | None = None) -> RunDir:
-    """A run by path, id, unique prefix or suffix name; empty means the newest. Raises RunDirError."""
+    """A run by path, id, name, unique prefix or unique shown name; empty means the newest. Raises RunDirError."""
     as_path = Path(os.path.expanduser(reference))
     if reference and _holds_configuration(as_path):
         return RunDir(as_path.resolve())
@@ -187,17 +188,21 @@ def find(reference: str, root: Path | None = None) -> RunDir:
         raise RunDirError(f"no runs under {root or runs_root()}", "start one with `wmdd-tui run --preset digits`")
     if not reference:
         return runs[0]
-    for match in (
-        [run for run in runs if run.id == reference],
-        [run for run in runs if _name_of(run) == reference][:1],
-        [run for run in runs if run.id.startswith(reference)],
-    ):
+    for match in _matches(reference, runs):
         if len(match) == 1:
             return match[0]
         if match:
             found = ", ".join(run.id for run in match[:5])
-            raise RunDirError(f"'{reference}' names {len(match)} runs: {found}", "give more of the id")
+            raise RunDirError(f"'{reference}' names {len(match)} runs: {found}", "give more of an id")
     raise RunDirError(f"no run '{reference}' under {root or runs_root()}", "`wmdd-tui runs` lists them")
+
+
+def _matches(reference: str, runs: Sequence[RunDir]) -> Iterator[list[RunDir]]:
+    """The runs that a reference may mean, one way of naming them after the other."""
+    yield [run for run in runs if run.id == reference]
+    yield [run for run in runs if _name_of(run) == reference][:1]
+    yield [run for run in runs if run.id.startswith(reference)]
+    yield [run for run in runs if _shown_name(run) == reference]  # reads every configuration
 
 
 def _holds_configuration(path: Path) -> bool:
@@ -209,3 +214,12 @@ def _holds_configuration(path: Path) -> bool:
 
 def _name_of(run: RunDir) -> str:
     return run.id.split("-", 3)[3] if run.id.count("-") >= 3 else ""
+
+
+def _shown_name(run: RunDir) -> str:
+    """What lists of runs call it; "" where its configuration cannot be read."""
+    try:
+        settings = run.config()
+    except EngineError:
+        return ""
+    return settings.name or settings.preset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -141,10 +142,33 @@ def test_the_list_of_runs_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> No
     """A line a run, its id whole."""
     settings = presets.get("digits")
     made = [rundir.create(settings.model_copy(update={"name": name})) for name in ("x" * 14, "short")]
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "80")
-    lines = invoke("runs").splitlines()
+    lines = plain(invoke("runs")).splitlines()
     assert len(lines) == 1 + len(made)
     assert {line.split()[0] for line in lines[1:]} == {run.id for run in made}
     assert max(map(len, lines)) <= 80
     monkeypatch.setenv("COLUMNS", "140")
-    assert invoke("runs").splitlines()[0].split()[-1] == "name"
+    assert plain(invoke("runs")).splitlines()[0].split()[-1] == "name"
+
+
+def test_of_long_ids_the_other_columns_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal ids are folded; a pipe has room for everything."""
+    settings = presets.get("imagenet1k-ipc10").model_copy(update={"name": "y" * 40, "ipc": 1234})
+    run = rundir.create(settings)
+    write_events(run, events.Metrics(stage="train", epoch=1, epochs=1, top1=88.53), events.End(status="finished"))
+    monkeypatch.setenv("COLUMNS", "80")
+    row = next(line.split() for line in invoke("runs").splitlines() if run.id in line)
+    assert row == [run.id, "finished", "88.53", "1234", "imagenet1k", settings.teacher.arch, "500", "y" * 40]
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    lines = plain(invoke("runs")).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[1].split()[1:] == ["finished", "88.53", "1234"]
+    assert "".join(line.split()[0] for line in lines[1:]) == run.id
+
+
+def plain(text: str) -> str:
+    """A text for a terminal without its colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from engine import config, presets, rundir
+from engine import config, events, presets, rundir
 from engine.errors import ConfigError, DataError
 from wmdd_tui.cli import studies
 from wmdd_tui.cli.commands import app
@@ -72,7 +73,7 @@ def test_a_grid_is_every_combination() -> None:
         for r_bn in (1, 10)
         for ipc in (1, 2)
     ]
-    assert study.rows_of_grid([]) == [("", [])]
+    assert study.rows_of_grid([]) == [("base", [])]
 
 
 @pytest.mark.parametrize("grid", ["recover.r_bn", "recover.r_bn=", "recover.r_bn=,"])
@@ -131,6 +132,17 @@ def test_runs_are_found_by_what_they_compute() -> None:
     found = study.find_runs([trial, other])
     assert found[0].run == run
     assert (found[1].run, found[1].state) == (None, "missing")
+
+
+@pytest.mark.parametrize(("group", "belongs"), [("g", True), ("", False), ("other", False)])
+def test_a_run_that_was_broken_off_belongs_to_the_study_it_was_begun_for(group: str, belongs: bool) -> None:
+    """Another's may have failed on a device that was given for it alone."""
+    (trial,) = study.trials_of(presets.get("digits"), [("a", [])], [0], "g")
+    run = rundir.create(config.override(trial.settings, [f"group={group}"]))
+    with closing(events.Writer(run.events_file)) as writer:
+        writer.write(events.Hello(device="cpu"))
+        writer.write(events.End(status="failed"))
+    assert study.find_runs([trial])[0].run == (run if belongs else None)
 
 
 def test_a_run_of_another_precision_is_another_result(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,8 @@ def test_hosts_are_passed_on_to_torchrun() -> None:
     assert supervising.read_nodes(nodes.arguments()) == nodes
     told = supervising.command(rundir.RunDir(Path("runs/r1")), nodes, 8)
     assert {"--nnodes=2", "--rdzv-endpoint=head:29500", "--nproc-per-node=8", "--rdzv-id=r1"} <= set(told)
-    assert "--standalone" in supervising.command(rundir.RunDir(Path("r")), supervising.ALONE, 2)
+    alone = supervising.command(rundir.RunDir(Path("r")), supervising.ALONE, 2)
+    assert {"--standalone", "--local-addr=127.0.0.1"} <= set(alone)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,9 @@ def config_check(
     file: options.ConfigFile = None,
     preset: options.Preset = "",
     assignments: options.Assignments = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    ipc: options.Ipc = None,
     as_json: options.Json = False,
 ) -> None:
     """Check a configuration, its data set, teacher and device, and estimate its images, time, memory and disk, without
@@ -28,7 +31,7 @@ def config_check(
     from wmdd_tui.store.estimate import estimate_here
     from wmdd_tui.store.launch import check
 
-    settings = options.resolve(file, preset, assignments)
+    settings = options.resolve(file, preset, assignments, None, device, seed, ipc)
     answer = check(settings)
     if answer["ok"]:
         found = estimate_here(settings, list_devices())

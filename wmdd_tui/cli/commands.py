@@ -6,13 +6,12 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from engine import STAGE_HELP, __version__, config, presets, rundir
@@ -41,8 +40,8 @@ from wmdd_tui.store import deleting
 from wmdd_tui.store.reader import RunTail
 from wmdd_tui.store.runs import list_summaries, read_report, summarise
 
-#: Columns from which on the list of runs has all its columns.
-WIDE = 120
+#: What is asked of a run comes to the same in every state.
+ALIKE: Mapping[str, str] = {}
 
 app = typer.Typer(
     help="Dataset distillation with the Wasserstein metric: launch, watch, compare. Without a command: the dashboard.",
@@ -77,6 +76,7 @@ def root(
         raise typer.Exit
     if context.invoked_subcommand is None:
         opening.show("runs", readonly=readonly, slow_link=slow_link, ascii=ascii_only, theme=theme)
+    opening.pass_on(context, {"readonly": readonly, "slow_link": slow_link, "ascii_only": ascii_only, "theme": theme})
 
 
 app.command()(opening.new)
@@ -94,7 +94,8 @@ def _continue(found: rundir.RunDir, detach: bool, as_json: bool, queue: bool, no
     """
     state = rundir.state_of(found)
     if state in rundir.ALIVE and state not in ("starting", "remote") and not nodes.node_rank:
-        raise RunDirError(f"run {found.id} is {state}", f"watch it: wmdd-tui watch {found.id}")
+        remedy = "let it go on: wmdd-tui unpause" if state == "paused" else "watch it: wmdd-tui watch"
+        raise RunDirError(f"run {found.id} is {state}", f"{remedy} {found.id}")
     raise typer.Exit(foreground.start(found, detach, as_json, queue, nodes))
 
 
@@ -187,18 +188,9 @@ def runs(as_json: options.Json = False) -> None:
         print(f"no runs under {rundir.runs_root()}; start one: wmdd-tui run --preset digits")
         return
     console = Console()
-    table = Table(box=None, pad_edge=False)
-    # Whole, so that it can be copied; a run's name is a part of it. What is left of the line is for the others.
-    table.add_column("run", no_wrap=True, overflow="fold")
-    more = ("dataset", "teacher", "λ", "name") if console.width >= WIDE else ("dataset",)
-    for title in ("state", "stage", "top-1", "ipc", *more):
-        table.add_column(title, no_wrap=title not in more, overflow="ellipsis")
-    for row in rows:
-        top1 = "" if row.last_top1 is None else f"{row.last_top1:.2f}"
-        stage = f"{row.stage} {row.done}/{row.total}" if row.state in rundir.ALIVE and row.total else row.stage
-        cells = (row.id, row.state, stage, top1, str(row.ipc), row.dataset, row.teacher, f"{row.r_bn:g}", row.name)
-        table.add_row(*[Text(cell) for cell in cells[: 5 + len(more)]])
-    console.print(table)
+    if not console.is_terminal:
+        console.width = tables.UNBOUNDED
+    console.print(tables.of_runs(rows, console.width))
 
 
 @app.command()
@@ -241,31 +233,40 @@ def logs(
                 shutil.copyfileobj(file, sys.stdout)
                 sys.stdout.flush()
                 if not follow or rundir.state_of(found) not in rundir.ALIVE:
-                    return
+                    break
                 time.sleep(foreground.POLL_SECONDS)
+            if not file.tell():
+                told = f"`wmdd-tui show {found.id}` and `wmdd-tui watch {found.id}` say what it did"
+                print(f"the engine of {found.id} printed nothing; {told}", file=sys.stderr)
     except FileNotFoundError:
         print(f"run {found.id} has no output yet", file=sys.stderr)
 
 
-def _request(run_name: str, what: rundir.Request, done: str) -> None:
+def _request(run_name: str, what: rundir.Request, done: str, back: str = "", states: Mapping[str, str] = ALIKE) -> None:
+    """Ask a run for something and say what comes of it: ``done``, or what ``states`` has for the state it is in.
+
+    ``back`` is the command that undoes it. Raises RunDirError.
+    """
     found = rundir.find(run_name)
     state = rundir.state_of(found)
     if state not in rundir.ALIVE:
         raise RunDirError(f"run {found.id} is {state}, so there is nothing to {what}")
     found.request(what)
-    print(f"{found.id}: {done}")
+    print(f"{found.id}: {states.get(state, done)}" + (f"; go on with `wmdd-tui {back} {found.id}`" if back else ""))
 
 
 @app.command()
 def stop(run_name: options.RunName = "") -> None:
     """Stop a run after its iteration, with a checkpoint: wmdd-tui stop RUN"""
-    _request(run_name, "stop", "stops after this iteration; resume with `wmdd-tui resume`")
+    told = {"queued": "leaves the queue", "paused": "stops where it is"}
+    _request(run_name, "stop", "stops after this iteration", "resume", told)
 
 
 @app.command()
 def pause(run_name: options.RunName = "") -> None:
     """Hold a run after its iteration; its memory stays in use."""
-    _request(run_name, "pause", "pauses after this iteration; go on with `wmdd-tui unpause`")
+    told = {"queued": "keeps its place while others go ahead", "paused": "is paused already"}
+    _request(run_name, "pause", "pauses after this iteration", "unpause", told)
 
 
 @app.command()
@@ -303,10 +304,13 @@ def config_show(
     file: options.ConfigFile = None,
     preset: options.Preset = "",
     assignments: options.Assignments = None,
+    device: options.Device = None,
+    seed: options.Seed = None,
+    ipc: options.Ipc = None,
     as_json: options.Json = False,
 ) -> None:
     """Print a complete configuration as TOML: wmdd-tui config show --preset digits > my.toml"""
-    settings = options.resolve(file, preset, assignments)
+    settings = options.resolve(file, preset, assignments, None, device, seed, ipc)
     print(json.dumps(settings.model_dump(mode="json")) if as_json else config.to_toml(settings), end="\n")
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.filesize import decimal
 
 from engine import config
+from engine.errors import DataError
 from wmdd_tui.cli import options, studies
 from wmdd_tui.cli.wording import flowing
 from wmdd_tui.store import evaluating, study, study_table
@@ -82,6 +83,8 @@ def evaluate(
 
     Example: wmdd-tui evaluate ~/distilled --lrs --repeats 3 --json
     """
+    if fkd is not None and not fkd.expanduser().is_dir():
+        raise DataError(f"--fkd '{fkd}' is no folder", "name the folder of the labels, which holds epoch_0")
     found = evaluating.survey(folder, fkd)
     base = _base(found, data, file, preset)
     given = [*(data_assignments(data) if data is not None else []), *(assignments or [])]

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from engine import catalog
+from engine.errors import DataError
 from wmdd_tui.cli import options
 from wmdd_tui.store import health
 from wmdd_tui.store.teachers import earlier_teachers
@@ -29,15 +30,19 @@ datasets_app = typer.Typer(help="Find data sets and prepare downloaded ones.", i
 def datasets(
     context: typer.Context,
     roots: Annotated[
-        list[Path] | None, typer.Option("--root", help="Folder to look in; $WMDD_DATA by default.")
+        list[Path] | None, typer.Option("--root", help="Data set, or folder of several; $WMDD_DATA by default.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
     """List the data sets found: wmdd-tui datasets --root ~/data"""
     if context.invoked_subcommand is not None:
         return
+    for root in roots or []:
+        if not root.expanduser().is_dir():
+            what = "is a file" if root.expanduser().exists() else "does not exist"
+            raise DataError(f"--root '{root}' {what}", "name an existing folder: that of a data set, or of several")
     named = os.environ.get("WMDD_DATA", "")
-    found = catalog.find_datasets(roots or ([Path(named).expanduser()] if named else []))
+    found = catalog.find_datasets([root.expanduser() for root in roots or ([Path(named)] if named else [])])
     rows = [catalog.DatasetFacts("digits", "", "digits", 10, 1438, 359, (8, 8)), *found]
     if as_json:
         print(json.dumps([asdict(row) for row in rows]))

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from engine import rundir
+from engine.errors import ConfigError
 from wmdd_tui.store import ahead
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 RunName = Annotated[str, typer.Argument(help="Run id, unique prefix, name or path; the newest when left out.")]
+Attached = Annotated[
+    str,
+    typer.Argument(
+        help="Run id, unique prefix, name or path; when left out the newest that is alive, or else the newest."
+    ),
+]
 Preset = Annotated[str, typer.Option(help="Start from a preset; `wmdd-tui presets` lists them.")]
 Ascii = Annotated[bool, typer.Option("--ascii", help="Draw with ASCII characters alone.")]
 Readonly = Annotated[bool, typer.Option("--readonly", help="Disable everything that changes a run.")]
@@ -37,6 +45,24 @@ def show(screen: str, **arguments: Any) -> NoReturn:
     raise typer.Exit(run_app(screen, **arguments))
 
 
+def pass_on(context: typer.Context, given: Mapping[str, bool | str | None]) -> None:
+    """Give the options of the dashboard that stand before a command to that command, which may have them too.
+
+    Raises ConfigError where it has not, rather than do without the protection of ``--readonly``.
+    """
+    group: Any = context.command
+    known = {parameter.name for parameter in group.commands[context.invoked_subcommand].params}
+    asked = {name: value for name, value in given.items() if value not in (False, None)}
+    for name in asked:
+        if name not in known:
+            flag = f"--{name.removesuffix('_only').replace('_', '-')}"
+            raise ConfigError(
+                f"{flag} is an option of the dashboard, which `wmdd-tui {context.invoked_subcommand}` does not open",
+                "leave it out, or give it where the dashboard opens: wmdd-tui, wmdd-tui attach, wmdd-tui new",
+            )
+    context.default_map = {str(context.invoked_subcommand): asked}
+
+
 def new(
     preset: Preset = "",
     readonly: Readonly = False,
@@ -54,14 +80,14 @@ def new(
 
 @app.command()
 def attach(
-    run_name: RunName = "",
+    run_name: Attached = "",
     readonly: Readonly = False,
     slow_link: SlowLink = False,
     ascii_only: Ascii = False,
     theme: Theme = None,
 ) -> None:
     """Open the dashboard on a run: wmdd-tui attach RUN"""
-    run = rundir.find(run_name)
+    run = (None if run_name else _newest_alive()) or rundir.find(run_name)
     # Textual is imported while the other process reads.
     show(
         "monitor",
@@ -72,6 +98,10 @@ def attach(
         ascii=ascii_only,
         theme=theme,
     )
+
+
+def _newest_alive() -> rundir.RunDir | None:
+    return next((run for run in rundir.list_runs() if rundir.state_of(run) in rundir.ALIVE), None)
 
 
 @app.callback()

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from engine import config, presets
+from engine import config, presets, rundir
 from engine.distributed.supervising import Nodes, checked_nodes
-from engine.errors import ConfigError
+from engine.errors import ConfigError, RunDirError
 from wmdd_tui.cli.opening import Ascii as Ascii
 from wmdd_tui.cli.opening import Preset as Preset
 from wmdd_tui.cli.opening import Readonly as Readonly
 from wmdd_tui.cli.opening import RunName as RunName
 from wmdd_tui.cli.opening import SlowLink as SlowLink
 from wmdd_tui.cli.opening import Theme as Theme
+
+#: How the engine begins the message about values that are wrong together or by themselves.
+SET_SOURCE = "--set:"
 
 
 class ResumeChoice(StrEnum):
@@ -77,8 +81,47 @@ def resolve(
         base = config.load(file) if file is not None else presets.get(preset or "digits")
     extra = {"name": name, "run.device": device, "run.devices": devices, "seed": seed, "ipc": ipc}
     # JSON strings are TOML strings, so a name may hold anything.
-    given = [f"{key}={_toml(value)}" for key, value in extra.items() if value is not None]
-    return config.override(base, [*(assignments or []), *given])
+    given = {
+        f"--{key.removeprefix('run.')}": f"{key}={_toml(value)}" for key, value in extra.items() if value is not None
+    }
+    try:
+        return _teacher_by_id(config.override(base, [*(assignments or []), *given.values()]))
+    except ConfigError as error:
+        sources = {**{flag: [text] for flag, text in given.items()}, **({"--set": assignments} if assignments else {})}
+        for flag, texts in sources.items():
+            _check_alone(base, flag, texts)
+        raise _told_of(list(sources), error) from None
+
+
+def _check_alone(base: config.RunConfig, flag: str, assignments: Sequence[str]) -> None:
+    """Raise ConfigError that names one option of the command line if what it says is wrong without the others."""
+    try:
+        config.override(base, assignments)
+    except ConfigError as error:
+        raise _told_of([flag], error) from None
+
+
+def _teacher_by_id(settings: config.RunConfig) -> config.RunConfig:
+    """The configuration with the id of the teacher's run, where a name from the list of runs stands for it.
+
+    The new run may be listed under the same name, so that the engine could not tell the two.
+    """
+    teacher = settings.teacher
+    if teacher.source != "run" or Path(teacher.path).expanduser().is_dir():
+        return settings
+    try:
+        found = rundir.find(teacher.path)
+    except RunDirError:
+        return settings  # the engine says so, and what to do
+    if teacher.path in found.id:
+        return settings
+    return settings.model_copy(update={"teacher": teacher.model_copy(update={"path": found.id})})
+
+
+def _told_of(flags: Sequence[str], error: ConfigError) -> ConfigError:
+    """An error of several values, told of the options that gave them rather than of --set."""
+    what = error.message.removeprefix(SET_SOURCE)
+    return error if what == error.message else ConfigError(f"{', '.join(flags)}:{what}", error.remedy)
 
 
 def nodes(count: int, rdzv_endpoint: str, node_rank: int, queue: bool) -> Nodes:

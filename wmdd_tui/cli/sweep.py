@@ -49,6 +49,8 @@ def sweep(
     """
     if file is not None and (preset or grid):
         raise ConfigError("both a study file and --preset or --grid are given", "use one, and --set for the rest")
+    if file is None and not (preset or grid or assignments):
+        raise ConfigError("no study is named", "give a study file, or --preset, --grid or --set; docs/studies.md")
     group = group or (file.stem if file is not None else "sweep")
     if file is not None:
         found = study.read_study(file)

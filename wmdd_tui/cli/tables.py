@@ -1,4 +1,4 @@
-"""Tables of a run's report: students of several architectures, teachers of a committee."""
+"""The table of all runs, and those of a run's report: students of several architectures, teachers of a committee."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from engine.rundir import ALIVE
 from wmdd_tui.names import as_name
+from wmdd_tui.store.runs import RunSummary
+
+#: Columns of what is no terminal: whatever a line takes.
+UNBOUNDED = 10_000
+#: What the list of runs has besides, as many of them as there is room for.
+ROOMY = ("dataset", "teacher", "λ", "name")
 
 #: Title of a table, and its columns by the report's key: heading and form of a number.
 STUDENTS = {
@@ -22,6 +30,29 @@ STUDENTS = {
     "seconds": ("s", ".0f"),
 }
 COMMITTEE = {"teacher": ("further teacher", ""), "top1": ("top-1 %", ".2f"), "w2": ("W2²", ".4g")}
+
+
+def of_runs(rows: Sequence[RunSummary], width: int) -> Table:
+    """A line a run. Where the terminal is narrow the last columns are left out, and then long ids are folded."""
+    console = Console(width=UNBOUNDED)
+    for count in range(len(ROOMY), -1, -1):
+        table = _runs_with(rows, ROOMY[:count])
+        if console.measure(table).maximum <= width:
+            break
+    return table
+
+
+def _runs_with(rows: Sequence[RunSummary], more: Sequence[str]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("run", overflow="fold")
+    for title in ("state", "stage", "top-1", "ipc", *more):
+        table.add_column(title, no_wrap=True)
+    for row in rows:
+        top1 = "" if row.last_top1 is None else f"{row.last_top1:.2f}"
+        stage = f"{row.stage} {row.done}/{row.total}" if row.state in ALIVE and row.total else row.stage
+        cells = (row.id, row.state, stage, top1, str(row.ipc), row.dataset, row.teacher, f"{row.r_bn:g}", row.name)
+        table.add_row(*[Text(cell) for cell in cells[: 5 + len(more)]])
+    return table
 
 
 def of_report(report: dict[str, Any]) -> list[Table]:

@@ -80,7 +80,7 @@ def rows_of_grid(grids: Sequence[str]) -> list[tuple[str, list[str]]]:
         if not separator or not found:
             raise ConfigError(f"--grid {grid!r} names no values", "write --grid section.key=value,value")
         axes.append([f"{key.strip()}={value}" for value in dict.fromkeys(found)])
-    return [(", ".join(choice), list(choice)) for choice in itertools.product(*axes)]
+    return [(", ".join(choice) or "base", list(choice)) for choice in itertools.product(*axes)]
 
 
 def read_study(path: Path) -> StudyFile:
@@ -159,20 +159,27 @@ def _kind_of(device: str) -> str:
 def find_runs(trials: Sequence[Trial], root: Path | None = None, since: float = 0.0) -> list[Found]:
     """The run of each trial: of several a finished one first, then a live one, then the newest.
 
-    Runs made before ``since`` (seconds of the epoch) are of files that have changed, and belong to no trial.
+    What is finished or under way belongs to a trial whatever it was begun for; what was broken off only if it was
+    begun for the same study: another's may have failed for reasons of its own. Runs made before ``since`` (seconds of
+    the epoch) are of files that have changed, and belong to no trial.
     """
     rank = {"finished": 0, **dict.fromkeys(rundir.ALIVE, 1)}
-    known: list[tuple[dict[str, Any], rundir.RunDir, str]] = []
+    known: list[tuple[dict[str, Any], rundir.RunDir, str, str]] = []
     for run in rundir.list_runs(root):
         try:
             if run.config_file.stat().st_mtime >= since:
-                known.append((_identity(run.config()), run, rundir.state_of(run)))
+                settings = run.config()
+                known.append((_identity(settings), run, rundir.state_of(run), settings.group))
         except (EngineError, OSError):
             continue  # an unreadable run belongs to no trial; Runs shows it
     answers = []
     for trial in trials:
         wanted = _identity(trial.settings)
-        same = [(run, state) for identity, run, state in known if identity == wanted]
+        same = [
+            (run, state)
+            for identity, run, state, group in known
+            if identity == wanted and (state in rank or group == trial.settings.group)
+        ]
         best = min(same, key=lambda pair: rank.get(pair[1], 2), default=None)
         answers.append(Found(trial, *best) if best else Found(trial, None, "missing"))
     return answers

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
 from engine.errors import EngineError
-from engine.rundir import list_runs
+from engine.rundir import RunDir, list_runs
 from wmdd_tui.store.runs import dataset_of, read_report
 
 #: Options in which a network is built; a run that takes a teacher must have them as the run that trained it.
@@ -36,25 +37,29 @@ class Teacher:
 
 
 def earlier_teachers(root: Path | None = None) -> list[Teacher]:
-    """The teachers of all runs, the newest first and each once; a run that cannot be read has none to offer."""
-    found, known = list[Teacher](), set[str]()
-    for run in list_runs(root):
-        if not (run.checkpoints / "teacher.safetensors").is_file():
-            continue
+    """The teachers of all runs, the newest first and each once; a run that cannot be read has none to offer.
+
+    Of several runs with the same teacher one that tells its accuracy is named.
+    """
+    runs = [(run, read_report(run)) for run in list_runs(root)]
+    found, known = dict[str, Teacher](), set[str]()
+    for run, report in sorted(runs, key=lambda one: "teacher_sha256" not in one[1]):
         try:
-            config = run.config()
-        except EngineError:
+            file, config = (run.checkpoints / "teacher.safetensors").stat(), run.config()
+        except (OSError, EngineError):
             continue
-        report = read_report(run)
-        # Without a report it may be at work, and its teacher is one of its own.
-        sha256 = str(report.get("teacher_sha256") or run.id)
-        if sha256 in known:
-            continue
-        known.add(sha256)
-        told = report.get("teacher_top1")
-        top1 = float(told) if isinstance(told, int | float) and 0 <= told <= 100 else None
-        judged = f", top-1 {top1:.2f} %" if top1 is not None else ""
-        name = " ".join((config.name or config.preset or run.id).split())
-        shown = f"{config.teacher.arch} on {dataset_of(config)} {config.data.resolution} px{judged}"
-        found.append(Teacher(run.id, str(run.path), f"{shown}: run {name} ({run.id})", config, top1))
-    return found
+        # Without a report it is known by its file, which runs share by the cache.
+        names = {str(report.get("teacher_sha256") or ""), f"file {file.st_dev} {file.st_ino}"} - {""}
+        if known.isdisjoint(names):
+            found[run.id] = _teacher_of(run, config, report)
+        known |= names
+    return [found[run.id] for run, _ in runs if run.id in found]
+
+
+def _teacher_of(run: RunDir, config: RunConfig, report: Mapping[str, Any]) -> Teacher:
+    told = report.get("teacher_top1")
+    top1 = float(told) if isinstance(told, int | float) and 0 <= told <= 100 else None
+    judged = f", top-1 {top1:.2f} %" if top1 is not None else ""
+    name = " ".join((config.name or config.preset or run.id).split())
+    shown = f"{config.teacher.arch} on {dataset_of(config)} {config.data.resolution} px{judged}"
+    return Teacher(run.id, str(run.path), f"{shown}: run {name} ({run.id})", config, top1)
