@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -58,9 +58,6 @@ class WmddApp(App[int]):
     CSS_PATH = "app.tcss"
     BINDINGS: ClassVar[list[BindingType]] = bindings("app")
     ENABLE_COMMAND_PALETTE = True
-    # The runs are the base of the stack; an empty screen below them would be laid out for nothing.
-    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {"runs": RunsScreen}
-    DEFAULT_MODE = "runs"
 
     def __init__(
         self,
@@ -76,6 +73,7 @@ class WmddApp(App[int]):
         self.keymap = dict(keymap or {})
         self.settings = settings or Settings()
         self.watched: RunDir | None = run
+        self.left: RunDir | None = None
         self.draft: Draft | None = None
         self._first = screen_name
         self._preset = preset
@@ -86,6 +84,13 @@ class WmddApp(App[int]):
         # Before any style is read: a theme that comes later has all of them read again.
         self.set_reactive(App.theme, THEMES[theme or "dark"].name)
         self.stylesheet.set_variables(self.get_css_variables())
+
+    def get_default_screen(self) -> Screen[Any]:
+        """The runs are the base of the stack; an empty screen below them would be laid out for nothing.
+
+        Not by a mode of the app's: from Python 3.12 on its widgets would be mounted before it is on the stack.
+        """
+        return RunsScreen()
 
     def on_mount(self) -> None:
         self.set_interval(RUBBISH_SECONDS, lambda: gc.collect())

@@ -40,16 +40,20 @@ class RecoverConfig(Section):
     chunk: Literal["per-class", "across-classes"] = Field(
         "per-class", description="Images optimised together: whole classes, or one image of each class."
     )
-    iterations: int = Field(2000, ge=1, description="Optimisation steps a chunk.", json_schema_extra=BASIC)
+    iterations: int = Field(
+        2000, ge=1, le=1_000_000, description="Optimisation steps a chunk.", json_schema_extra=BASIC
+    )
     batch_size: int = Field(
         100,
         ge=1,
+        le=1_000_000,
         description="Images a chunk; a class larger than this forms a chunk of its own.",
         json_schema_extra=unit("images"),
     )
     micro_batch: int = Field(
         0,
         ge=0,
+        le=1_000_000,
         description="Most images a backward pass, exact whatever the value; 0 takes the whole chunk.",
         json_schema_extra=unit("images"),
     )
@@ -91,6 +95,7 @@ class RecoverConfig(Section):
     patch_photos: int = Field(
         300,
         ge=0,
+        le=1_000_000,
         description="Photographs of a class that are looked at, dealt round to its images; 0 looks at all.",
         json_schema_extra=unit("images"),
     )
@@ -106,6 +111,7 @@ class RecoverConfig(Section):
     roll: int = Field(
         32,
         ge=0,
+        le=1_000_000,
         description="Largest circular shift of the view in each axis.",
         json_schema_extra=unit("px"),
     )
@@ -134,10 +140,10 @@ class RecoverConfig(Section):
         json_schema_extra=LATER,
     )
     verify_every: int = Field(
-        100, ge=1, description="Iterations between two looks of the verifier.", json_schema_extra=LATER
+        100, ge=1, le=1_000_000, description="Iterations between two looks of the verifier.", json_schema_extra=LATER
     )
-    checkpoint_every: int = Field(200, ge=1, description="Iterations between checkpoints within a chunk.")
-    preview_every: int = Field(100, ge=0, description="Iterations between preview images; 0 makes none.")
+    checkpoint_every: int = Field(200, ge=1, le=1_000_000, description="Iterations between checkpoints within a chunk.")
+    preview_every: int = Field(100, ge=0, le=1_000_000, description="Iterations between preview images; 0 makes none.")
 
     @field_validator("path")
     @classmethod
@@ -180,15 +186,19 @@ class RelabelConfig(Section):
     mix_group: int = Field(
         100,
         ge=2,
+        le=1_000_000,
         description="Images that share one λ and box and mix among themselves.",
         json_schema_extra=unit("images"),
     )
     crop_min: float = Field(0.08, gt=0, le=1, description="Smallest share of the area a view keeps.")
     flip: bool = Field(True, description="Random horizontal flips of the views.")
-    batch_size: int = Field(500, ge=1, description="Images a teacher forward pass.", json_schema_extra=unit("images"))
+    batch_size: int = Field(
+        500, ge=1, le=1_000_000, description="Images a teacher forward pass.", json_schema_extra=unit("images")
+    )
     top_k: int = Field(
         0,
         ge=0,
+        le=1_000_000,
         description="Logits that a stored label keeps, the highest; the others are read back as their mean. 0: all.",
     )
     bits: Literal[16, 8] = Field(
@@ -258,11 +268,12 @@ class TrainConfig(Section):
         lt=2**63,
         description="Seed of the student and of the views it sees, where it shall differ from seed; -1: the same.",
     )
-    epochs: int = Field(300, ge=1, description="Passes over the synthetic images.", json_schema_extra=BASIC)
-    batch_size: int = Field(100, ge=2, description="Images a step.", json_schema_extra=unit("images"))
+    epochs: int = Field(300, ge=1, le=100_000, description="Passes over the synthetic images.", json_schema_extra=BASIC)
+    batch_size: int = Field(100, ge=2, le=1_000_000, description="Images a step.", json_schema_extra=unit("images"))
     accumulate: int = Field(
         1,
         ge=1,
+        le=1_000_000,
         description="Parts a step's images are computed in, one after another, their gradients added up to the step's. "
         "Takes less memory; BatchNorm sees each part alone, so the result is another.",
         json_schema_extra=unit("parts") | LATER,
@@ -278,12 +289,14 @@ class TrainConfig(Section):
         "cosine",
         description="Learning rate by epoch: to 0 along a cosine or a line, along half of the cosine's arc, constant.",
     )
-    warmup_epochs: int = Field(0, ge=0, description="Epochs of linear warm-up before the schedule.")
+    warmup_epochs: int = Field(0, ge=0, le=1_000_000, description="Epochs of linear warm-up before the schedule.")
     ema: float = Field(
         0.0, ge=0, lt=1, description="Decay a step of the averaged student that is judged and kept; 0: the last one."
     )
-    eval_every: int = Field(10, ge=1, description="Epochs between evaluations; the last is always evaluated.")
-    eval_batch: int = Field(500, ge=1, description="Images a forward pass of evaluation.")
+    eval_every: int = Field(
+        10, ge=1, le=1_000_000, description="Epochs between evaluations; the last is always evaluated."
+    )
+    eval_batch: int = Field(500, ge=1, le=1_000_000, description="Images a forward pass of evaluation.")
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Compile the step; auto: on a GPU, where that repays its time within the run. As recover.compile.",

@@ -110,7 +110,9 @@ class RunConfig(Section):
     group: str = Field("", max_length=80, description="The study a run belongs to; runs of a group stand together.")
     preset: str = Field("", description="The preset this configuration came from.")
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of every random choice.", json_schema_extra=BASIC)
-    ipc: int = Field(10, ge=1, description="Synthetic images per class.", json_schema_extra=unit("images", True))
+    ipc: int = Field(
+        10, ge=1, le=1_000_000, description="Synthetic images per class.", json_schema_extra=unit("images", True)
+    )
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()
     squeeze: SqueezeConfig = SqueezeConfig()

@@ -36,7 +36,9 @@ class DataConfig(Section):
         lt=1,
         description="Share of the images held out by seed where the set has no validation split.",
     )
-    max_per_class: int = Field(0, ge=0, description="Use at most this many training images a class; 0 uses all.")
+    max_per_class: int = Field(
+        0, ge=0, le=1_000_000, description="Use at most this many training images a class; 0 uses all."
+    )
     on_corrupt: Literal["error", "skip"] = Field(
         "error",
         description="What an unreadable image does: end the run before any work, or be left out and named.",
@@ -150,8 +152,8 @@ class TeacherConfig(Section):
 class SqueezeConfig(Section):
     """Training of the teacher on real images (skipped when the teacher is loaded)."""
 
-    epochs: int = Field(50, ge=1, description="Passes over the training images.", json_schema_extra=BASIC)
-    batch_size: int = Field(32, ge=2, description="Images a step.", json_schema_extra=unit("images"))
+    epochs: int = Field(50, ge=1, le=100_000, description="Passes over the training images.", json_schema_extra=BASIC)
+    batch_size: int = Field(32, ge=2, le=1_000_000, description="Images a step.", json_schema_extra=unit("images"))
     lr: float = Field(0.025, gt=0, description="Peak learning rate.")
     optimizer: Literal["sgd", "nesterov", "rmsprop", "adamw"] = Field(
         "sgd",
@@ -160,7 +162,7 @@ class SqueezeConfig(Section):
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum of SGD and RMSprop.")
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay.")
-    warmup_epochs: int = Field(0, ge=0, description="Epochs of linear warm-up before the schedule.")
+    warmup_epochs: int = Field(0, ge=0, le=1_000_000, description="Epochs of linear warm-up before the schedule.")
     schedule: Literal["cosine", "exponential", "step"] = Field(
         "cosine",
         description="Learning rate after warm-up: to 0 along a cosine, or times squeeze.gamma after every epoch, or "
@@ -168,7 +170,9 @@ class SqueezeConfig(Section):
         json_schema_extra=LATER,
     )
     gamma: float = Field(0.1, gt=0, le=1, description="Factor of the schedules that fall.", json_schema_extra=LATER)
-    step_epochs: int = Field(30, ge=1, description="Epochs between two falls of 'step'.", json_schema_extra=LATER)
+    step_epochs: int = Field(
+        30, ge=1, le=1_000_000, description="Epochs between two falls of 'step'.", json_schema_extra=LATER
+    )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the cross-entropy.")
     crop_min: float = Field(0.08, gt=0, le=1, description="Smallest share of the area a random crop keeps.")
     flip: bool = Field(True, description="Random horizontal flips.")
@@ -209,7 +213,11 @@ class SqueezeConfig(Section):
         "0: no average.",
     )
     ema_every: int = Field(
-        1, ge=1, description="Steps of an epoch between two updates of the average.", json_schema_extra=LATER
+        1,
+        ge=1,
+        le=1_000_000,
+        description="Steps of an epoch between two updates of the average.",
+        json_schema_extra=LATER,
     )
     keep: Literal["last", "best"] = Field(
         "last", description="Which epoch's network is the teacher: the last, or that of the highest top-1."
@@ -231,10 +239,13 @@ class StatisticsConfig(Section):
     loading_batch: int = Field(
         100,
         ge=1,
+        le=1_000_000,
         description="Batch of one class whose variances 'batch-averaged' averages.",
         json_schema_extra=unit("images"),
     )
-    batch_size: int = Field(256, ge=1, description="Images a forward pass.", json_schema_extra=unit("images"))
+    batch_size: int = Field(
+        256, ge=1, le=1_000_000, description="Images a forward pass.", json_schema_extra=unit("images")
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
         description="Autocast of the network; auto is as run.precision has it. bf16 is faster and moves means and "

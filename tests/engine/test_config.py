@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine import config, presets
+from engine.config import RunConfig
+from engine.config.section import Section
 from engine.errors import ConfigError
 
 
@@ -79,3 +81,15 @@ def test_a_run_began_as_what_was_asked_for_whatever_auto_came_to() -> None:
     assert not asked.began_as(settled)
     assert not config.override(settled, ["seed=1"]).began_as(asked)
     assert not settled.began_as(config.override(asked, ["run.precision=fp32"]))
+
+
+def test_every_whole_number_has_an_upper_bound() -> None:
+    """Beyond it nobody means it, and memory or the tensors' own numbers end before the message could be clear."""
+    sections = [RunConfig, *(type(value) for _, value in RunConfig() if isinstance(value, Section))]
+    numbers = [(one, name) for one in sections for name, field in one.model_fields.items() if field.annotation is int]
+    assert len(numbers) > 30
+    for section, name in numbers:
+        bounds = [getattr(limit, "le", getattr(limit, "lt", None)) for limit in section.model_fields[name].metadata]
+        assert any(bound is not None for bound in bounds), (section, name)
+    with pytest.raises(ConfigError, match=r"recover\.iterations.*1000000"):
+        config.override(RunConfig(), ["recover.iterations=99999999999999999999"])
