@@ -114,6 +114,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("dismiss_alerts", "a", "Dismiss", "Dismiss the alerts.", "monitor"),
     Action("pause", "p", "Pause run", "Pause the run, or let it go on.", "monitor", changes_run=True, footer=True),
     Action("stop", "x", "Stop run", "Stop (asks); again: kill.", "monitor", changes_run=True, footer=True),
+    Action("resume", "r", "Resume", "Continue what stopped or failed.", "monitor", changes_run=True, footer=True),
     Action("scale", "y", "Lin/log", "Change the scale.", "compare", footer=True),
     Action("smooth", "s", "Smooth", "Change between raw and smoothed.", "compare", footer=True),
     Action("term", "t", "Term", "Change what is drawn: a term of the loss, or top-1.", "compare", footer=True),

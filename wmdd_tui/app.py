@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import wmdd_tui.terminal  # noqa: F401  (before textual, which reads its settings once)
@@ -55,7 +56,8 @@ class WmddApp(App[int]):
     """The cockpit. ``screen_name`` is runs, new or monitor; esc from any of them leads back to the runs."""
 
     TITLE = "wmdd-tui"
-    CSS_PATH = "app.tcss"
+    # That of the runs too: the screen at the base of the stack does not have its own read.
+    CSS_PATH: ClassVar[list[str | PurePath]] = ["app.tcss", "screens/runs.tcss"]
     BINDINGS: ClassVar[list[BindingType]] = bindings("app")
     ENABLE_COMMAND_PALETTE = True
 

@@ -166,6 +166,7 @@ EFFECTS: dict[str, Effect] = {
     "monitor.dismiss_alerts": Effect(lambda bench: text_of(bench.app, "#alerts") == ""),
     "monitor.pause": Effect(asked("pause"), world="running"),
     "monitor.stop": Effect(shows(Confirm), world="running"),
+    "monitor.resume": Effect(lambda bench: bench.started == [f"launch {bench.run.id}"], world="stopped"),
     **{f"monitor.{name}": effect for name, effect in CHART.items()},
     "compare.term": Effect(says("#title", "ce loss")),
     "compare.images": Effect(lambda bench: bench.screen.has_class("-images")),
@@ -207,7 +208,7 @@ async def opened(app: WmddApp, pilot: Pilot[int], scope: str, world: str) -> Ben
     elif scope == "monitor":
         monitor = MonitorScreen(run)
         await app.push_screen(monitor)
-        await until(pilot, lambda: monitor.state == "finished")
+        await until(pilot, lambda: monitor.state in ("finished", "stopped"))
     elif scope == "compare":
         await app.push_screen(CompareScreen([run, other]))
         await until(pilot, lambda: app.screen.query_one("#results", DataTable).row_count > 0)

@@ -35,7 +35,7 @@ from wmdd_tui.store.reusing import reusable
 from wmdd_tui.store.space import Room, quota_left
 from wmdd_tui.store.speed import Point, Sample, crossed, measured_deviation, predict, sample_of
 from wmdd_tui.store.workload import DATA, START, loads_of
-from wmdd_tui.widgets.plan import brief, table
+from wmdd_tui.widgets.plan import brief, grave, table
 
 CPU = Device("cpu", "cpu", "2 cores", 8 << 30, 16 << 30)
 GPU = Device("cuda:0", "cuda:0", "a card", 8 << 30, 16 << 30)
@@ -385,6 +385,26 @@ def test_quotas_are_read(line: str, left: int | None) -> None:
     assert quota_left(report, "nas:/home") == left
 
 
+@pytest.mark.parametrize("epochs", [120, 100_000])
+def test_warnings_come_first_and_each_has_one_line(epochs: int) -> None:
+    """On the narrowest screen the brief estimate has four rows."""
+    more = ("ipc=1000000", f"train.epochs={epochs}", "run.threads=64")
+    found = estimate(configured(*more), DIGITS, machine(free=20 << 30))
+    lines = brief(found)
+    assert lines[0].startswith("! NOT ENOUGH DISK: the run writes about ")
+    assert lines[1].startswith("! NOT ENOUGH MEMORY: recover needs about ")
+    assert lines[1].endswith("(and 1 more: f2)")
+    assert [len(found.warnings), len(lines)] == [3, 4]
+    assert max(map(len, lines)) <= 78
+    assert len(grave(found)) == 2, "too many threads are no reason to ask before launching"
+
+
+def test_one_warning_leaves_the_figures_whole_where_there_is_room() -> None:
+    lines = brief(estimate(configured(), DIGITS, machine(free=1 << 10)))
+    assert lines[0].startswith("! NOT ENOUGH DISK")
+    assert "no measurement of this device yet" in lines[1]
+
+
 def test_unknown_things_are_said() -> None:
     unknown_network = estimate(configured("teacher.arch=resnext50_32x4d", "data.resolution=32"), DIGITS, machine())
     assert unknown_network.seconds is None
@@ -397,10 +417,16 @@ def test_unknown_things_are_said() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [f"ipc={10**400}", f"recover.iterations={10**300}", f"train.epochs={10**320}", "ipc=1000000000"]
+    "changes",
+    [
+        ["ipc=1000000"],
+        ["recover.iterations=1000000"],
+        ["train.epochs=100000"],
+        ["ipc=1000000", "recover.iterations=1000000", "train.epochs=100000", "squeeze.epochs=100000"],
+    ],
 )
-def test_absurd_numbers_do_no_harm(change: str) -> None:
-    found = estimate_here(configured(change), [CPU])
+def test_absurd_numbers_do_no_harm(changes: list[str]) -> None:
+    found = estimate_here(configured(*changes), [CPU])
     assert brief(found)
     assert table(found)
     json.dumps(found.facts())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from piloted import HOSTILE, record, text_of, until
+from screen_text import shot_of
 from textual.pilot import Pilot
 from textual.widgets import Collapsible, Input, Select, TextArea
 from typer.testing import CliRunner
@@ -21,11 +22,16 @@ from wmdd_tui.app import WmddApp, run_app
 from wmdd_tui.cli.commands import app as commands
 from wmdd_tui.cli.pasted import read_pasted
 from wmdd_tui.farewell import farewell
+from wmdd_tui.screens.confirm import Confirm
 from wmdd_tui.screens.help import Help
-from wmdd_tui.screens.new_run import NewRunScreen, dataset_text, problem_text
+from wmdd_tui.screens.monitor import MonitorScreen
+from wmdd_tui.screens.new_run import NewRunScreen
 from wmdd_tui.screens.paste import Paste
 from wmdd_tui.store.command_line import command_for
+from wmdd_tui.store.devices import Device
+from wmdd_tui.store.space import Room
 from wmdd_tui.store.teachers import earlier_teachers
+from wmdd_tui.widgets.form_texts import dataset_text, problem_text
 
 # --- what is pasted --------------------------------------------------------------------------------------------
 
@@ -158,6 +164,23 @@ async def test_the_teacher_of_an_earlier_run_comes_with_its_build() -> None:
         assert "teacher.source=" in text_of(app, "#command")
 
 
+def test_a_teacher_that_runs_share_is_offered_once_and_with_its_accuracy() -> None:
+    """By its hash, or, where a run has no report, by the file that the cache gave to both."""
+    judged, again, broken_off, other = (
+        rundir.create(override(presets.get("digits"), [f"name={name}"])) for name in ("judged", "again", "off", "other")
+    )
+    for run, text in ((judged, b"one"), (again, b"one"), (other, b"two")):
+        (run.checkpoints / "teacher.safetensors").write_bytes(text)
+    (broken_off.checkpoints / "teacher.safetensors").hardlink_to(judged.checkpoints / "teacher.safetensors")
+    for run in (judged, again):
+        run.report_file.write_text('{"teacher_sha256": "1", "teacher_top1": 91.5}')
+    found = {one.run: one.top1 for one in earlier_teachers()}
+    assert len(found) == 2
+    assert found.pop(other.id) is None
+    assert list(found.values()) == [91.5]
+    assert broken_off.id not in found
+
+
 async def test_pickers_say_what_the_fields_say() -> None:
     app = WmddApp("new")
     async with app.run_test(size=(120, 40)) as pilot:
@@ -217,6 +240,55 @@ async def test_a_mistake_in_a_fold_never_opened_is_led_to() -> None:
         await until(pilot, lambda: bool(app.screen.query("#field-squeeze-momentum")))
         await until(pilot, lambda: app.focused is app.screen.query_one("#field-squeeze-momentum"))
         assert app.screen.query_one("#row-squeeze-momentum").has_class("-wrong")
+
+
+async def test_the_field_typed_in_and_its_mistake_stay_in_view_while_the_form_shrinks() -> None:
+    app = WmddApp("new")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        form, field = app.screen.query_one("#form"), app.screen.query_one("#field-squeeze-epochs", Input)
+        field.focus()
+        await pilot.pause()
+        before = form.size.height
+        await pilot.press("x")
+        await until(pilot, lambda: form.size.height < before)
+        row = app.screen.query_one("#row-squeeze-epochs")
+        await until(pilot, lambda: row.has_class("-wrong") and row.size.height > 1)
+        await until(pilot, lambda: form.content_region.contains_region(row.region))
+
+
+# --- warnings --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("key", "launched"), [("n", False), ("y", True)])
+async def test_a_run_that_would_not_fit_is_launched_after_a_question(
+    key: str, launched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[RunDir] = []
+    monkeypatch.setattr("wmdd_tui.app.launch", started.append)
+    monkeypatch.setattr("wmdd_tui.store.estimate.room_at", lambda folder: Room(folder, 1 << 20))
+    monkeypatch.setattr("wmdd_tui.screens.new_run.list_devices", lambda: [Device("cpu", "cpu", "", 8 << 30, 16 << 30)])
+    app = WmddApp("new")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        app.screen.query_one("#field-ipc", Input).value = "1000000"
+        await until(pilot, lambda: "ipc=1000000" in text_of(app, "#command"))
+        await pilot.press("ctrl+r")  # before the estimate of what was typed is shown
+        await until(pilot, lambda: isinstance(app.screen, Confirm))
+        asked = "\n".join(shot_of(app).rows)
+        assert "NOT ENOUGH DISK" in asked
+        assert "NOT ENOUGH MEMORY" in asked
+        assert not started
+        await pilot.press(key)
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen if launched else NewRunScreen))
+        assert len(started) == launched
+        if not launched:
+            plan = app.screen.query_one("#plan")
+            await until(pilot, lambda: "NOT ENOUGH DISK" in text_of(app, "#plan"))
+            shown = shot_of(app).rows[plan.region.y : plan.region.bottom]
+            assert "NOT ENOUGH DISK" in shown[0]
+            assert "NOT ENOUGH MEMORY" in shown[1]
+            await until(pilot, lambda: text_of(app, "#stages").startswith("! NOT ENOUGH DISK"))
 
 
 # --- the preview -----------------------------------------------------------------------------------------------

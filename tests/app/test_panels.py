@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,13 @@ from wmdd_tui.store.moments import CAPACITY, Moments
 from wmdd_tui.store.runs import summarise
 from wmdd_tui.store.view import RunView
 from wmdd_tui.widgets.chart import LossChart
-from wmdd_tui.widgets.headline import alert_lines, headline
+from wmdd_tui.widgets.headline import alert_lines, headline, stages
+from wmdd_tui.widgets.heatmap import Heatmap
 from wmdd_tui.widgets.memory_parts import device_parts
 from wmdd_tui.widgets.panels import ImagePanel, LayerPanel, LogPanel, MetricsPanel
 from wmdd_tui.widgets.panels.log import wrapped
 from wmdd_tui.widgets.run_rows import chosen
-from wmdd_tui.widgets.views import accuracy_curves, layer_curve, layer_rows, loss_curves
+from wmdd_tui.widgets.views import accuracy_curves, elapsed, layer_curve, layer_rows, loss_curves
 
 
 def view_of(*found: events.AnyEvent) -> RunView:
@@ -79,6 +81,34 @@ def test_what_is_done_before_the_first_iteration_is_told_and_does_not_count_as_s
         line = headline(RunDir(tmp_path), "running", view_of(*found), Settings(), False, True).plain
         assert said in line
     assert "patches" not in line
+
+
+def test_the_stage_a_run_ended_in_says_how_far_it_got() -> None:
+    found = [
+        events.Hello(stages=["squeeze", "recover", "train"]),
+        events.Stage(stage="squeeze", what="begin"),
+        events.Stage(stage="squeeze", what="end", seconds=3.0),
+        events.Stage(stage="recover", what="begin"),
+        events.Progress(stage="recover", done=27, total=100, unit="iterations"),
+    ]
+    view = view_of(*found)
+    assert stages(view, "running", True, True).plain == "+ squeeze | > recover 27% | - train"
+    assert stages(view, "crashed", True, True).plain == "+ squeeze | # recover 27% | - train"
+
+
+def test_time_between_two_sessions_of_a_run_does_not_count() -> None:
+    first = [events.Hello(t=1000.0, device="cpu, 1 threads"), events.Beat(t=1040.0)]
+    second = [events.Hello(t=2000.0, device="cpu, 11 threads"), events.Beat(t=2009.0)]
+    assert elapsed(view_of(*first), False, 5000.0) == 40.0
+    view = view_of(*first, events.End(t=1040.0, status="stopped"), *second)
+    assert elapsed(view, False, 5000.0) == 49.0
+    assert elapsed(view, True, 2020.0) == 60.0
+
+
+def test_one_thread_is_in_the_singular(tmp_path: Path) -> None:
+    for device, told in (("cpu, 1 threads", "· cpu, 1 thread"), ("cpu, 11 threads", "· cpu, 11 threads")):
+        line = headline(RunDir(tmp_path), "running", view_of(events.Hello(device=device)), Settings(), False, True)
+        assert line.plain.endswith(told)
 
 
 def test_the_list_of_runs_does_not_count_it_either() -> None:
@@ -203,6 +233,21 @@ def test_alerts_of_events_and_of_the_end(tmp_path: Path) -> None:
     assert crash.listed()[0].lines == ("[31mtwo", "three", "four")
 
 
+@pytest.mark.parametrize(
+    ("printed", "told"),
+    [
+        ("", ["! crashed: the engine's process is gone without a word; resume it with r"]),
+        ("oh", ["! crashed: the engine's process is gone without a word; resume it with r; its last lines:", "  oh"]),
+    ],
+)
+def test_an_engine_that_died_silently_leaves_a_whole_sentence(printed: str, told: list[str], tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.console_file.write_text(printed)
+    book = AlertBook(run)
+    book.update("crashed", RunView(), "")
+    assert alert_lines(book.listed(), 6, True).plain.splitlines() == told
+
+
 def test_more_alerts_than_rows_are_counted() -> None:
     book = AlertBook(RunDir(Path("/nowhere")))
     view = RunView()
@@ -262,6 +307,19 @@ async def test_a_run_that_optimises_nothing_says_so(done: bool, told: str) -> No
     async with app.run_test(size=(80, 24)) as pilot:
         chart = app.screen.query_one(LossChart)
         await until(pilot, lambda: told in chart.render_line(0).text)
+        await pilot.press("y")
+        await until(pilot, lambda: told in chart.render_line(0).text)
+        await pilot.press("2")
+        heatmap = app.screen.query_one(Heatmap)
+        wanted = "no statistics were matched" if done else "no values yet"
+        await until(pilot, lambda: wanted in heatmap.render_line(0).text)
+        await pilot.press("5")
+        log = app.screen.query_one(Log)
+        await until(pilot, lambda: list(log.lines)[:1] == ["nothing was logged yet"])
+        assert app.screen.query_one(LogPanel).as_text() == ""
+        with closing(events.Writer(run.events_file)) as writer:
+            writer.write(events.Log(message="at last"))
+        await until(pilot, lambda: str(log.lines[0]).endswith("at last"))
 
 
 async def test_classes_and_single_images() -> None:

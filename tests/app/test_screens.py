@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from piloted import HOSTILE, record, text_of, until
 from textual.widgets import DataTable, Input
 
-from engine import presets, rundir
+from engine import events, presets, rundir
 from engine.rundir import RunDir
 from wmdd_tui.app import Settings, WmddApp, run_app
 from wmdd_tui.cli.pasted import read_pasted
@@ -105,6 +107,53 @@ async def test_monitor_replays_a_recorded_run(size: tuple[int, int]) -> None:
         assert "blocks.0.1" in screen.query_one(LayerPanel).as_text() or size != SIZES[0]
 
 
+async def test_leaving_a_monitor_puts_the_cursor_on_its_run() -> None:
+    attached = record("older")
+    newer = record("newer")
+    app = WmddApp("monitor", attached)
+    async with app.run_test(size=(80, 24)) as pilot:
+        home, screen = app.screen_stack[0], app.screen
+        assert isinstance(home, RunsScreen)
+        assert isinstance(screen, MonitorScreen)
+        await until(pilot, lambda: screen.state == "finished")
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is home and home.query_one("#table", DataTable).row_count == 2)
+        await until(pilot, lambda: home._highlighted() == attached.id)
+        assert not home.query_one("#filter").display, "its styles were read, though it was not the first screen shown"
+        await pilot.press("k" if home.query_one("#table", DataTable).cursor_row else "j")
+        assert home._highlighted() == newer.id
+        await pilot.press("question_mark")
+        await until(pilot, lambda: isinstance(app.screen, Help))
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is home)
+        await pilot.pause()
+        assert home._highlighted() == newer.id, "only a monitor moves it"
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+async def test_the_foot_of_a_monitor_names_what_its_run_allows(readonly: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[RunDir] = []
+    monkeypatch.setattr("wmdd_tui.app.launch", launched.append)
+    run = record(end="stopped")
+    app = WmddApp("monitor", run, settings=Settings(readonly=readonly))
+    async with app.run_test(size=(80, 24)) as pilot:
+        bar = app.screen.query_one(KeyBar)
+        await until(pilot, lambda: "stopped" in text_of(app, "#headline") and bool(bar.keys))
+        await until(pilot, lambda: "Stop run" not in bar.render_line(0).text)
+        named = bar.render_line(0).text
+        assert "Pause run" not in named
+        assert ("r Resume" in named) is not readonly
+        await pilot.press("r")
+        await pilot.pause()
+        assert len(launched) == (not readonly)
+        with closing(events.Writer(run.events_file)) as writer:
+            writer.write(events.Hello(t=time.time(), pid=1))
+        with rundir.hold_lock(run):
+            await until(pilot, lambda: "running" in text_of(app, "#headline"))
+            await until(pilot, lambda: "Resume" not in bar.render_line(0).text)
+            assert ("Stop run" in bar.render_line(0).text) is not readonly
+
+
 async def test_a_run_that_has_written_nothing_has_no_empty_figures() -> None:
     app = WmddApp("monitor", rundir.create(presets.get("digits")))
     async with app.run_test(size=(80, 24)) as pilot:
@@ -131,8 +180,7 @@ async def test_form_launches_what_it_shows(monkeypatch: pytest.MonkeyPatch) -> N
         await pilot.pause()
         assert "name=" in text_of(app, "#command")
         await pilot.press("ctrl+r")
-        await pilot.pause()
-        assert isinstance(app.screen, MonitorScreen)
+        await until(pilot, lambda: isinstance(app.screen, MonitorScreen))
     assert launched[0].config().name == "mine"
 
 

@@ -1,4 +1,4 @@
-"""Pausing, stopping and killing a run from any screen, each through the run directory."""
+"""Pausing, stopping, killing and resuming a run from any screen."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from engine.errors import EngineError
 from engine.rundir import ALIVE, RunDir, kill, state_of
 from wmdd_tui.screens.base import ActionScreen
 from wmdd_tui.screens.confirm import Confirm
+
+#: States from which a run can go on.
+RESUMABLE = frozenset({"stopped", "failed", "crashed"})
 
 
 def toggle_pause(screen: ActionScreen, run: RunDir) -> None:
@@ -25,6 +28,21 @@ def toggle_pause(screen: ActionScreen, run: RunDir) -> None:
             screen.say(f"{run.id} {when}")
     except EngineError as error:
         screen.say(str(error), bad=True)
+
+
+def resume(screen: ActionScreen, run: RunDir, queue: bool = False) -> bool:
+    """Continue a run that was stopped, failed or crashed; returns whether it goes on."""
+    state = state_of(run)
+    if state not in RESUMABLE:
+        screen.say(f"{run.id} is {state}: there is nothing to resume", bad=True)
+        return False
+    try:
+        screen.cockpit.resume(run, queue)
+    except EngineError as error:
+        screen.say(str(error), bad=True)
+        return False
+    screen.say(f"{run.id} goes on" + (" when its device is free" if queue else ""))
+    return True
 
 
 def ask_stop(screen: ActionScreen, run: RunDir, asked_before: bool, on_asked: Callable[[], None]) -> None:

@@ -14,11 +14,11 @@ from textual.message import Message
 from textual.widgets import Input, Static
 from textual.worker import get_current_worker
 
-from engine.rundir import RunDir
+from engine.rundir import ALIVE, RunDir
 from wmdd_tui.actions import PANELS
 from wmdd_tui.screens.base import ActionScreen, bindings
 from wmdd_tui.screens.choose_classes import ChooseClasses
-from wmdd_tui.screens.control import ask_stop, toggle_pause
+from wmdd_tui.screens.control import RESUMABLE, ask_stop, resume, toggle_pause
 from wmdd_tui.screens.exporting import export_charts
 from wmdd_tui.store.ahead import Ahead
 from wmdd_tui.store.alerts import AlertBook
@@ -29,16 +29,7 @@ from wmdd_tui.widgets import headline
 from wmdd_tui.widgets.chart import LossChart
 from wmdd_tui.widgets.key_bar import KeyBar
 from wmdd_tui.widgets.painted import Lines
-from wmdd_tui.widgets.panels import (
-    DistributionPanel,
-    ImagePanel,
-    LayerPanel,
-    LogPanel,
-    LossPanel,
-    MemoryPanel,
-    MetricsPanel,
-    Panel,
-)
+from wmdd_tui.widgets.panels import KINDS, DistributionPanel, LayerPanel, LogPanel, LossPanel, Panel
 from wmdd_tui.widgets.panels.distribution import MOST_CLASSES
 
 POLL_SECONDS = 0.25
@@ -54,15 +45,6 @@ FIGURE_SECONDS = 1.0
 FIGURES = "figures"
 ALERT_ROWS = 6
 FEW_ALERT_ROWS = 4
-KINDS: dict[str, type[Panel]] = {
-    "losses": LossPanel,
-    "layers": LayerPanel,
-    "memory": MemoryPanel,
-    "images": ImagePanel,
-    "log": LogPanel,
-    "metrics": MetricsPanel,
-    "distribution": DistributionPanel,
-}
 #: What the filter makes other content of; the images see to themselves.
 FILTERED = ("layers", "log")
 #: Measured only for those who ask: it takes processor time, and the room of panels that tell of the run at work.
@@ -121,7 +103,7 @@ class MonitorScreen(ActionScreen):
                 panel = kind(self.run, self.cockpit.settings, id=f"panel-{name}", classes="panel")
                 panel.border_title = f"{number} {PANELS[name]}"
                 yield panel
-        yield KeyBar()
+        yield KeyBar(self._offers)
 
     def on_mount(self) -> None:
         self._arrange()
@@ -159,6 +141,7 @@ class MonitorScreen(ActionScreen):
         self._stale.add(FIGURES)
         if changed:
             self._draw()
+            self.refresh_bindings()
         else:
             self._draw_due()
         self._drawn.set()
@@ -334,6 +317,7 @@ class MonitorScreen(ActionScreen):
         if self._maximised:
             self.action_maximise()
             return True
+        self.cockpit.left = self.run
         return False
 
     def action_follow(self) -> None:
@@ -389,6 +373,15 @@ class MonitorScreen(ActionScreen):
         count = self._alerts.dismiss()
         self.say(f"{count} alerts dismissed" if count else "there are no alerts")
         self._draw()
+
+    def _offers(self, action: str) -> bool:
+        """Of what changes the run, the footer names what its state allows."""
+        if action == "resume":
+            return self.state in RESUMABLE
+        return action not in ("pause", "stop") or self.state in ALIVE
+
+    def action_resume(self) -> None:
+        resume(self, self.run)
 
     def action_pause(self) -> None:
         toggle_pause(self, self.run)

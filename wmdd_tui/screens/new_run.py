@@ -20,18 +20,19 @@ from engine.config import RunConfig, to_toml
 from engine.errors import EngineError
 from wmdd_tui.cli.pasted import Pasted
 from wmdd_tui.screens.base import ActionScreen, bindings
+from wmdd_tui.screens.confirm import Confirm
 from wmdd_tui.screens.monitor import MonitorScreen
 from wmdd_tui.screens.paste import Paste
 from wmdd_tui.store.command_line import command_for
 from wmdd_tui.store.datasets import data_root, known_datasets
 from wmdd_tui.store.devices import Device, list_devices
-from wmdd_tui.store.estimate import estimate_here
+from wmdd_tui.store.estimate import Estimate, estimate_here
 from wmdd_tui.store.launch import check
 from wmdd_tui.store.teachers import Teacher, earlier_teachers
-from wmdd_tui.theme import size
 from wmdd_tui.widgets.config_form import ConfigForm, Draft
+from wmdd_tui.widgets.form_texts import dataset_text, device_text, problem_text
 from wmdd_tui.widgets.key_bar import KeyBar
-from wmdd_tui.widgets.plan import PlanView, StageTable
+from wmdd_tui.widgets.plan import PlanView, StageTable, grave
 
 NO_CHOICE = "another: see the fields below"
 NOW, QUEUE = "now", "queue"
@@ -42,6 +43,8 @@ PICKER_HELP = {
     "start": "At once, or when what runs and waits on that device has ended; it waits without this dashboard.",
 }
 ESTIMATE_SECONDS = 0.15
+#: Launching waits no longer for an estimate that is not there yet: a large data set may take long to be counted.
+PATIENCE_SECONDS = 2.0
 
 
 @dataclass
@@ -80,6 +83,7 @@ class NewRunScreen(ActionScreen):
             self._preset = config.preset
         self._given = config or presets.get(self._preset)
         self._config: RunConfig | None = self._given
+        self._estimated: tuple[RunConfig, Estimate] | None = None
         self._datasets: dict[str, DatasetFacts] = {}
         self._teachers: dict[str, Teacher] = {}
         self._pickers: dict[str, set[str]] = {}
@@ -263,15 +267,21 @@ class NewRunScreen(ActionScreen):
     async def _estimate(self, config: RunConfig) -> None:
         """Show what the run amounts to, once no key has followed for a moment; it is worked out in a thread."""
         await asyncio.sleep(ESTIMATE_SECONDS)
-        facts = self._datasets.get(config.data.path)
         try:
-            found = await asyncio.to_thread(lambda: estimate_here(config, list_devices(), facts))
+            found = await self._found_for(config)
         except OSError as error:
             self.query_one(PlanView).fail(str(error))
             return
         # The form may have been left meanwhile; then there is nothing to show it in.
         for view in (*self.query(PlanView), *self.query(StageTable)):
             view.show(found)
+
+    async def _found_for(self, config: RunConfig) -> Estimate:
+        """The estimate of a configuration, kept until the next one. Raises OSError."""
+        facts = self._datasets.get(config.data.path)
+        found = await asyncio.to_thread(lambda: estimate_here(config, list_devices(), facts))
+        self._estimated = config, found
+        return found
 
     # --- actions -------------------------------------------------------------------------------------------
 
@@ -287,9 +297,31 @@ class NewRunScreen(ActionScreen):
         return command_for(config, self._preset) + (" --queue" if self._queued() else "")
 
     async def action_launch(self) -> None:
+        """Start, after a question where the run would hardly reach its end."""
         config = await self._valid()
         if config is None:
             return
+        warnings = await self._grave(config)
+        if not warnings:
+            self._start(config)
+            return
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self._start(config)
+
+        self.app.push_screen(Confirm("\n\n".join([*warnings, "Launch it all the same?"]), "Launch"), answered)
+
+    async def _grave(self, config: RunConfig) -> list[str]:
+        """What speaks against a launch, as far as it can be known soon."""
+        if self._estimated is None or self._estimated[0] != config:
+            try:
+                await asyncio.wait_for(self._found_for(config), PATIENCE_SECONDS)
+            except (OSError, TimeoutError):
+                return []
+        return grave(self._estimated[1]) if self._estimated else []
+
+    def _start(self, config: RunConfig) -> None:
         try:
             run = self.cockpit.start(config, queue=self._queued())
         except EngineError as error:
@@ -364,28 +396,3 @@ class NewRunScreen(ActionScreen):
             self.say(f"copied; cannot write to {folder}: {error.strerror}", bad=True)
         else:
             self.say(f"copied; {folder} holds it as command.txt, and the TOML as config.toml")
-
-
-def dataset_text(facts: DatasetFacts) -> str:
-    """A data set as the picker offers it: what it holds, or what is wrong with it."""
-    if facts.problem:
-        return f"{facts.name} ({facts.kind}): UNUSABLE: {facts.problem}"
-    images = f"{facts.train_images} + {facts.val_images} images" if facts.val_images else f"{facts.train_images} images"
-    parts = [f"{facts.classes} classes", images]
-    parts += ["×".join(str(side) for side in facts.native_size) + " px"] if facts.native_size else []
-    parts += [size(facts.bytes)] if facts.bytes else []
-    return f"{facts.name} ({facts.kind}): {', '.join(parts)}"
-
-
-def device_text(device: Device, busy: Counter[str]) -> str:
-    """A device as the picker offers it: its memory, and what runs and waits there."""
-    room = f", {size(device.free)} of {size(device.total)} free" if device.total else ""
-    count = busy[device.key]
-    return f"{device.name}: {device.title}{room}" + (f", {count} run{'s' * (count != 1)} there" if count else "")
-
-
-def problem_text(errors: dict[str, str]) -> str:
-    """What is wrong, in a line or two; each field says its own."""
-    first = next(iter(errors.values()), "")
-    wrong = [key for key in errors if key]
-    return first if len(errors) < 2 else f"{len(errors)} fields are wrong ({', '.join(wrong)}); the first: {first}"

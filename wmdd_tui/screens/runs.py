@@ -22,7 +22,7 @@ from engine.rundir import RunDir
 from wmdd_tui.screens import opening
 from wmdd_tui.screens.base import ActionScreen, bindings
 from wmdd_tui.screens.confirm import Confirm
-from wmdd_tui.screens.control import ask_stop, toggle_pause
+from wmdd_tui.screens.control import ask_stop, resume, toggle_pause
 from wmdd_tui.store import deleting
 from wmdd_tui.store.pictures import thumbnails
 from wmdd_tui.store.pins import read_pins, write_pins
@@ -121,11 +121,19 @@ class RunsScreen(ActionScreen):
             self._wake.clear()
 
     def on_screen_resume(self) -> None:
+        self._return()
         self._in_front.set()
         self._wake.set()
 
     def on_screen_suspend(self) -> None:
         self._in_front.clear()
+
+    def _return(self) -> None:
+        """Put the cursor on the run whose monitor was left, or keys would concern another."""
+        left = self.cockpit.left
+        if left is not None and left.id in self._cells:
+            self.query_one("#table", Table).move_cursor(row=list(self._cells).index(left.id), animate=False)
+            self.cockpit.left = None
 
     # --- showing -------------------------------------------------------------------------------------------
 
@@ -151,6 +159,9 @@ class RunsScreen(ActionScreen):
         self._places = message.places
         self._marked &= self._summaries.keys()
         self._refresh_table()
+        if self.is_current:
+            self._return()
+            self.cockpit.left = None
         if not self._loaded and self.is_current:
             self._loaded = True
             self.call_after_refresh(self._load_screens)
@@ -340,19 +351,8 @@ class RunsScreen(ActionScreen):
         self._resume(queue=True)
 
     def _resume(self, queue: bool) -> None:
-        run = self._selected()
-        if run is None:
-            return
-        state = rundir.state_of(run)
-        if state in rundir.ALIVE or state == "finished":
-            self.say(f"{run.id} is {state}: there is nothing to resume", bad=True)
-            return
-        try:
-            self.cockpit.resume(run, queue)
-            self.say(f"{run.id} goes on" + (" when its device is free" if queue else ""))
+        if (run := self._selected()) and resume(self, run, queue):
             self._wake.set()
-        except EngineError as error:
-            self.say(str(error), bad=True)
 
     def action_shift(self, by: int) -> None:
         """Move the highlighted run in its queue."""

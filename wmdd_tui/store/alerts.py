@@ -67,11 +67,13 @@ class AlertBook:
         if end.status == "failed":
             self._add(f"failed: {end.error}: {end.message}", *([end.remedy] if end.remedy else []))
         elif end.status == "stopped":
-            self._add("stopped; resume it with r in the list of runs")
+            self._add("stopped; resume it with r")
 
     def _note_state(self, state: str) -> None:
         if state == "crashed":
-            self._add("crashed: the engine's process is gone without a word; its last lines:", *console_tail(self._run))
+            last = console_tail(self._run)
+            then = "; its last lines:" if last else ""
+            self._add(f"crashed: the engine's process is gone without a word; resume it with r{then}", *last)
         elif state == "stalled":
             self._add("stalled: the engine is alive but has been silent for over 30 s")
         elif state not in ALIVE | SILENT_ENDS:

@@ -45,7 +45,7 @@ class RunView:
     """State of a run's events; ``apply`` takes them one by one, ``apply_all`` many at once, in order.
 
     ``alerts`` only grows, and stays short whatever the file holds. ``strange`` counts events that contradict the run;
-    ``share`` is how much of the file has been read.
+    ``share`` is how much of the file has been read, ``idle`` the seconds between sessions, in which no engine ran.
     """
 
     def __init__(self) -> None:
@@ -73,6 +73,7 @@ class RunView:
         self.hello: events.Hello | None = None
         self.first_time = 0.0
         self.last_time = 0.0
+        self.idle = 0.0
         self.stages: dict[str, StageTimes] = {}
         self.progress: dict[str, events.Progress] = {}
         self.speed: dict[str, float] = {}
@@ -101,6 +102,8 @@ class RunView:
                 self._of_another_rank(event)
                 continue
             t = event.t
+            if type(event) is events.Hello and self.last_time:
+                self.idle += max(0.0, t - self.last_time)
             self.first_time = self.first_time or t
             if t >= self.last_time:
                 self.last_time = t

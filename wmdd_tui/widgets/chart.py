@@ -129,12 +129,14 @@ class LossChart(Painted):
         lows = np.concatenate([one.lo for one in columns]) if columns else np.array([])
         highs = np.concatenate([one.hi for one in columns]) if columns else np.array([])
         finite = np.isfinite(lows) & np.isfinite(highs)
-        if self._kind == "log":
-            finite &= lows > 0
         self._refused = ""
         if not finite.any():
-            self._refused = "no positive values for a log axis: y" if self._kind == "log" else ""
             return None
+        if self._kind == "log":
+            finite &= lows > 0
+            if not finite.any():
+                self._refused = "no positive values for a log axis: y"
+                return None
         try:
             self._axis = settle(self._axis, float(lows[finite].min()), float(highs[finite].max()), self._kind)
         except LogRefused as refusal:

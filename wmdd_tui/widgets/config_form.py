@@ -284,6 +284,21 @@ class ConfigForm(VerticalScroll, can_focus=False):
     def _show_errors(self) -> None:
         for row in self.query(FieldRow):
             row.complain(self._errors.get(row.option.key, ""))
+        self.call_after_refresh(self._keep_in_view)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._keep_in_view)
+
+    def _keep_in_view(self) -> None:
+        """Scroll to the field that has the focus, with what is said under it, should less room have hidden it."""
+        focused = self.screen.focused
+        if focused is None:
+            return
+        for row in focused.ancestors:
+            if isinstance(row, FieldRow):
+                self.scroll_to_widget(row, animate=False, immediate=True)
+                # The field comes first where there is no room for both.
+                self.scroll_to_widget(focused, animate=False, immediate=True)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         row = next((node for node in event.widget.ancestors if isinstance(node, FieldRow)), None)

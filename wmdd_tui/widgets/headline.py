@@ -16,7 +16,7 @@ from wmdd_tui.store.alerts import Alert
 from wmdd_tui.store.view import RunView
 from wmdd_tui.theme import duration, size, state_text
 from wmdd_tui.widgets.stage_strip import stage_line
-from wmdd_tui.widgets.views import TERM_NAMES, StageFacts, elapsed, stage_facts
+from wmdd_tui.widgets.views import TERM_NAMES, elapsed, stage_facts
 
 if TYPE_CHECKING:
     from wmdd_tui.app import Settings
@@ -37,17 +37,23 @@ def headline(run: RunDir, state: str, view: RunView, settings: Settings, frozen:
         text.append(f" · {facts.rate:.3g} {facts.unit}/s · ETA {duration(facts.eta)}")
     text.append(f" · {as_name(run.id)}")
     if view.hello is not None:
-        text.append(f" · {view.hello.device}")
+        text.append(f" · {device_text(view.hello.device)}")
     return text
+
+
+def device_text(device: str) -> str:
+    """A device as its engine called it, with one thread in the singular."""
+    return device.removesuffix("s") if device.endswith(", 1 threads") else device
 
 
 def stages(view: RunView, state: str, ascii_only: bool, narrow: bool) -> Text:
     """The stage strip of a view."""
     if view.hello is None:
         return Text("waiting for the engine …" if state in ALIVE else "the engine wrote nothing")
-    facts: StageFacts = stage_facts(view)
-    current = facts.current if state in ALIVE else ""
-    return stage_line(view.hello.stages, facts.done, current, facts.percent, ascii_only, narrow)
+    facts = stage_facts(view)
+    return stage_line(
+        view.hello.stages, facts.done, facts.current, facts.percent, ascii_only, narrow, alive=state in ALIVE
+    )
 
 
 def figures(view: RunView) -> Text:
@@ -78,9 +84,14 @@ def tabs(names: Sequence[str], current: str, visible: Callable[[str], bool]) -> 
 
 
 def alert_lines(listed: Sequence[Alert], rows: int, ascii_only: bool) -> Text:
-    """The newest alerts that fit into some rows, each with its lines; above them how many there are."""
+    """The newest alerts that fit into some rows, each with its lines; above them how many there are.
+
+    One that announces an engine's last lines, where there are none, says what to do instead.
+    """
     sign = "! " if ascii_only else "▲ "
-    lines = [line for alert in listed for line in (f"{sign}{alert.text}", *[f"  {line}" for line in alert.lines])]
+    lines = []
+    for alert in listed:
+        lines += [f"{sign}{alert.text}", *[f"  {line}" for line in alert.lines]]
     left_out = len(lines) - rows
     if left_out > 0:
         lines = [f"{sign}{len(listed)} alerts; a dismisses them; the last lines:", *lines[left_out + 1 :]]

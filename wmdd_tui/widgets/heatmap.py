@@ -24,16 +24,22 @@ class Heatmap(Painted):
         super().__init__(id=id)
         self._matrix: npt.NDArray[np.float64] = np.zeros((0, 0))
         self._names: list[str] = []
+        self._empty = ""
 
-    def show(self, matrix: npt.NDArray[np.float64], names: list[str], title: str) -> None:
-        """Show a matrix (layers, moments) with the layers' names; ``title`` stands on the border."""
-        self._matrix, self._names = np.asarray(matrix, dtype=np.float64), names
+    def show(self, matrix: npt.NDArray[np.float64], names: list[str], title: str, empty: str = "") -> None:
+        """Show a matrix (layers, moments) with the layers' names.
+
+        ``title`` stands on the border; ``empty`` is said where there is no layer to show.
+        """
+        self._matrix, self._names, self._empty = np.asarray(matrix, dtype=np.float64), names, empty
         if (title or None) != self.border_title:  # setting it paints the whole widget anew
             self.border_title = title or None
         self.repaint()
 
     def rows(self) -> list[Strip]:
         width, height = self.size
+        if not self._names:
+            return [Strip([Segment(self._empty[:width].ljust(width))])] if width > 0 else []
         positive = self._matrix[np.isfinite(self._matrix) & (self._matrix > 0)]
         low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
         return [self._row(index, width, low, high) for index in self._shown(height)] if width > 0 else []

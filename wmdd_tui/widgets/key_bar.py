@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -48,8 +49,10 @@ class KeyBar(Painted):
     }
     """
 
-    def __init__(self) -> None:
+    def __init__(self, offers: Callable[[str], bool] = lambda _action: True) -> None:
+        """``offers`` says of an action whether it is named now; its key says why it is of no use where it is not."""
         super().__init__()
+        self._offers = offers
         self.keys: list[ShownKey] = []
 
     def on_mount(self) -> None:
@@ -60,7 +63,7 @@ class KeyBar(Painted):
             return
         found: dict[str, ShownKey] = {}
         for _, binding, enabled, tooltip in screen.active_bindings.values():
-            if binding.show:  # of several keys of an action the first
+            if binding.show and self._offers(binding.action):  # of several keys of an action the first
                 display = self.app.get_key_display(binding)
                 shown = ShownKey(binding.key, display, binding.description, tooltip, enabled)
                 found.setdefault(binding.action, shown)

@@ -1,9 +1,12 @@
-"""What a run will amount to, beside its form: two lines and a warning below it, the table of stages in the preview.
+"""What a run will amount to, beside its form: warnings and two lines below it, the table of stages in the preview.
 
 The texts are pure functions; ``wmdd-tui config check`` prints the same.
 """
 
 from __future__ import annotations
+
+import textwrap
+from dataclasses import replace
 
 from textual.widgets import Static
 
@@ -13,6 +16,10 @@ from wmdd_tui.store.estimate import NO_MEASUREMENT, Estimate, StageEstimate
 #: From this error on a factor is clearer than a percentage.
 WIDE = 0.6
 NOT_YET = "estimating …"
+#: Columns and rows of the brief estimate on the narrowest screen, and how many of the rows warnings may take.
+COLUMNS, ROWS, WARNING_ROWS = 78, 4, 2
+#: How warnings begin with which a run is not launched without a question: it would hardly reach its end.
+GRAVE = ("NOT ENOUGH", "YOUR QUOTA IS TOO SMALL")
 
 
 def _count(number: int, what: str) -> str:
@@ -42,8 +49,17 @@ def memory_text(found: Estimate) -> str:
     return f"{what} {needed}{free}"
 
 
-def brief(found: Estimate) -> list[str]:
-    """Two lines, and a third where something is to be warned of or not known."""
+def grave(found: Estimate) -> list[str]:
+    """The warnings that call for a question before the run is launched."""
+    return [warning for warning in found.warnings if warning.startswith(GRAVE)]
+
+
+def brief(found: Estimate, columns: int = COLUMNS) -> list[str]:
+    """Warnings, two lines of figures, and what is not known.
+
+    A warning has one line of so many columns, and where room is short so has each line of figures: they stand in whole
+    in the preview.
+    """
     disk = "" if found.disk is None else f"writes {size(found.disk)}, "
     room = f"{disk}{size(found.disk_free)} free"
     if found.data is None:
@@ -52,11 +68,25 @@ def brief(found: Estimate) -> list[str]:
         made = f"{_count(found.images, 'image')} in {_count(found.chunks, 'chunk')}"
         steps = f" · {_count(found.iterations, 'iteration')}" if found.iterations else ""
         lines = [f"{made}{steps} · {time_text(found)}", f"{memory_text(found)} · {room}"]
-    notes = [*found.warnings, *(note for note in found.unknown if NO_MEASUREMENT not in note)]
-    if notes:
-        more = f" (and {len(notes) - 1} more: f2)" if len(notes) > 1 else ""
-        lines.append(f"! {notes[0]}{more}")
-    return lines
+    unknown = [note for note in found.unknown if NO_MEASUREMENT not in note]
+    if not found.warnings:
+        return [*lines, f"! {unknown[0]}{_more(len(unknown) - 1)}"] if unknown else lines
+    shown = found.warnings[:WARNING_ROWS]
+    more = _more(len(found.warnings) + len(unknown) - len(shown))
+    told = [_cut(f"! {warning}", columns) for warning in shown[:-1]]
+    told.append(_cut(f"! {shown[-1]}", columns - len(more)) + more)
+    if sum(len(textwrap.wrap(line, columns)) for line in lines) > ROWS - len(told):
+        lines = [_cut(line, columns) for line in lines]
+    return [*told, *lines]
+
+
+def _more(count: int) -> str:
+    return f" (and {count} more: f2)" if count else ""
+
+
+def _cut(line: str, columns: int) -> str:
+    """A line, or its first words and the key that shows it in whole."""
+    return textwrap.shorten(line, max(columns, COLUMNS // 2), placeholder=" … (f2)")
 
 
 def table(found: Estimate) -> list[str]:
@@ -113,14 +143,25 @@ class PlanView(Static):
 
     def __init__(self, id: str) -> None:
         super().__init__(NOT_YET, id=id, markup=False)
+        self._found: Estimate | None = None
 
     def show(self, found: Estimate) -> None:
         """Show an estimate; one with a warning stands out."""
+        self._found = found
         self.set_class(bool(found.warnings), "-warned")
-        self.update("\n".join(brief(found)))
+        self._fit()
+
+    def on_resize(self) -> None:
+        self._fit()
+
+    def _fit(self) -> None:
+        """Say it in the columns there are."""
+        if self._found is not None:
+            self.update("\n".join(brief(self._found, self.size.width or COLUMNS)))
 
     def fail(self, reason: str) -> None:
         """Say why there is no estimate."""
+        self._found = None
         self.set_class(True, "-warned")
         self.update(f"no estimate: {reason}")
 
@@ -132,5 +173,7 @@ class StageTable(Static):
         super().__init__(NOT_YET, id=id, markup=False)
 
     def show(self, found: Estimate) -> None:
-        """Show an estimate."""
-        self.update("\n".join(table(found)) + "\n")
+        """Show an estimate, what is to be warned of first."""
+        warnings = [f"! {warning}" for warning in found.warnings]
+        lines = [*warnings, *([""] if warnings else []), *table(replace(found, warnings=()))]
+        self.update("\n".join(lines) + "\n")

@@ -66,10 +66,10 @@ def stage_facts(view: RunView) -> StageFacts:
 
 
 def elapsed(view: RunView, alive: bool, now: float) -> float | None:
-    """Seconds since the first event; None before it."""
+    """Seconds in which an engine ran; None before the first event."""
     if not view.first_time:
         return None
-    return (now if alive else view.last_time) - view.first_time
+    return max(0.0, (now if alive else view.last_time) - view.first_time - view.idle)
 
 
 def loss_curves(view: RunView, term: str = "") -> Curves:

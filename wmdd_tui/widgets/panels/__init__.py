@@ -10,7 +10,19 @@ from wmdd_tui.widgets.panels.losses import LossPanel
 from wmdd_tui.widgets.panels.memory import MemoryPanel
 from wmdd_tui.widgets.panels.metrics import MetricsPanel
 
+#: In the order of their numbers.
+KINDS: dict[str, type[Panel]] = {
+    "losses": LossPanel,
+    "layers": LayerPanel,
+    "memory": MemoryPanel,
+    "images": ImagePanel,
+    "log": LogPanel,
+    "metrics": MetricsPanel,
+    "distribution": DistributionPanel,
+}
+
 __all__ = [
+    "KINDS",
     "DistributionPanel",
     "ImagePanel",
     "LayerPanel",

@@ -19,6 +19,10 @@ from wmdd_tui.widgets.views import LAYER_ORDERS, LayerRow, layer_curve, layer_hi
 HEAT_SECONDS = 10.0
 HEAT_MOMENTS = 20
 COLUMNS = ("layer", "value", "share", "trend")
+NOTHING_YET = "no values yet"
+NOTHING_FOUND = "no layer holds the text of the filter: /"
+#: Said once images were made without this term.
+NOTHING_MATCHED = "no values: no statistics were matched in this run"
 
 
 class LayerPanel(Panel):
@@ -81,7 +85,7 @@ class LayerPanel(Panel):
         return self._opened is None and by != 0
 
     def basis(self, view: RunView) -> object:
-        return len(view.layers), view.layers[-1:], view.hello, view.end
+        return len(view.layers), view.layers[-1:], view.hello, view.end, _recovered(view)
 
     def draw(self, view: RunView) -> None:
         self._view = view
@@ -105,7 +109,8 @@ class LayerPanel(Panel):
         if names == self._heated[0] and now < self._heated[1] + pause and view.end is None:
             return
         self._heated = names, now
-        self.query_one(Heatmap).show(matrix, names, "")
+        without = NOTHING_MATCHED if _recovered(view) else NOTHING_YET
+        self.query_one(Heatmap).show(matrix, names, "", NOTHING_FOUND if self._filter and view.layers else without)
 
     def _fill(self, rows: list[LayerRow]) -> None:
         """Update changed cells; refill only when rows come, go or move, with the cursor staying on its layer."""
@@ -126,3 +131,9 @@ class LayerPanel(Panel):
 
     def as_text(self) -> str:
         return "\n".join("\t".join(row) for row in [COLUMNS, *[row.cells for row in self._rows]])
+
+
+def _recovered(view: RunView) -> bool:
+    """Whether the images are made."""
+    times = view.stages.get("recover")
+    return times is not None and times.seconds is not None

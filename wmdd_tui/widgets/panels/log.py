@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 LOG_LINES = 5000
 STAMP = " " * 9
+NOTHING_LOGGED = "nothing was logged yet"
+NOTHING_FOUND = "no line of the log holds the text of the filter: /"
 
 
 def wrapped(lines: Sequence[str], width: int) -> list[str]:
@@ -40,6 +42,7 @@ class LogPanel(Panel):
         self._wrap = False
         self._written: list[str] = []
         self._lines: list[str] = []
+        self._empty = NOTHING_LOGGED
         self._at_end = True
 
     def compose(self) -> ComposeResult:
@@ -91,12 +94,15 @@ class LogPanel(Panel):
 
     def draw(self, view: RunView) -> None:
         self._lines = [line for line in map(log_line, view.log) if self._filter in line.lower()]
+        self._empty = NOTHING_FOUND if view.log else NOTHING_LOGGED
         self._write()
 
     def _write(self) -> None:
         """Append what is new; write everything anew where the lines before it are not the same any more."""
         log = self.query_one(Log)
-        lines = wrapped(self._lines, log.scrollable_content_region.width) if self._wrap else self._lines
+        lines = self._lines or [self._empty]
+        if self._wrap:
+            lines = wrapped(lines, log.scrollable_content_region.width)
         if lines[: len(self._written)] != self._written:
             log.clear()
             self._written = []
