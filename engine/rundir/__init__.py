@@ -13,10 +13,11 @@ from engine.rundir.heartbeat import last_event
 from engine.rundir.lock import STALL_SECONDS, hold_lock, lock_held
 from engine.rundir.paths import Request, RunDir, create, find, home, list_runs, new_id, runs_root
 from engine.rundir.process import boot_id, identified, kill, write_process
-from engine.rundir.state import ALIVE, Signs, State, derive_state, read_signs, state_of, unfinished
+from engine.rundir.state import ALIVE, RESUMABLE, Signs, State, derive_state, read_signs, state_of, unfinished
 
 __all__ = [
     "ALIVE",
+    "RESUMABLE",
     "STALL_SECONDS",
     "Request",
     "RunDir",

@@ -20,6 +20,8 @@ State = Literal[
     "queued", "starting", "running", "paused", "stalled", "stopped", "finished", "failed", "crashed", "remote"
 ]
 ALIVE: frozenset[str] = frozenset({"queued", "starting", "running", "paused", "stalled", "remote"})
+#: States from which a run can go on.
+RESUMABLE: frozenset[str] = frozenset({"stopped", "failed", "crashed"})
 START_GRACE_SECONDS = 60.0
 
 

@@ -172,3 +172,11 @@ def test_of_long_ids_the_other_columns_stay_whole(monkeypatch: pytest.MonkeyPatc
 def plain(text: str) -> str:
     """A text for a terminal without its colours."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+@pytest.mark.parametrize(("state", "at_work", "on"), [("running", True, False), ("crashed", False, True)])
+def test_show_says_how_to_go_on_and_no_speed_of_what_stands_still(state: str, at_work: bool, on: bool) -> None:
+    told = "\n".join(showing.facts_told({"id": "20261122-1", "state": state, "its_per_s": 3.0, "eta_s": 60.0}))
+    assert ("wmdd-tui resume 20261122-1" in told) is on
+    assert ("left" in told) is at_work
+    assert ("iterations a second" in told) is at_work

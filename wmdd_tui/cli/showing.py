@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from engine.config import RunConfig
+from engine.rundir import ALIVE, RESUMABLE
 from wmdd_tui.names import as_name, printable
 from wmdd_tui.quantities import LARGEST, duration, size
 
@@ -78,14 +79,19 @@ FACTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
     ("seconds", "took", _duration),
     ("stages", "stages", _stages),
 )
+#: Of these what is true of a run at work alone.
+AT_WORK = frozenset({"its_per_s", "eta_s"})
 
 
 def facts_told(facts: Mapping[str, Any]) -> Iterator[str]:
-    """Lines of a run's summary and report together."""
+    """Lines of a run's summary and report together, and how to go on where it has not come to its end."""
+    state = _text(facts.get("state"))
     for key, heading, tell in FACTS:
         told = tell(facts[key]) if facts.get(key) is not None else ""
-        if told:
+        if told and (key not in AT_WORK or state in ALIVE):
             yield f"{heading:{HEADING}} {told}"
+        if key == "state" and state in RESUMABLE:
+            yield f"{'go on with':{HEADING}} wmdd-tui resume {_text(facts.get('id'))}"
     quality = facts.get("quality")
     for name, judged in quality.items() if isinstance(quality, dict) else ():
         figures = {title: _figure(judged.get(key)) for key, title in OF_QUALITY.items() if isinstance(judged, dict)}

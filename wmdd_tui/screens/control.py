@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine.errors import EngineError
-from engine.rundir import ALIVE, RunDir, kill, state_of
+from engine.rundir import ALIVE, RESUMABLE, RunDir, kill, state_of
 from wmdd_tui.screens.base import ActionScreen
 from wmdd_tui.screens.confirm import Confirm
-
-#: States from which a run can go on.
-RESUMABLE = frozenset({"stopped", "failed", "crashed"})
 
 
 def toggle_pause(screen: ActionScreen, run: RunDir) -> None:

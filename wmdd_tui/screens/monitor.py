@@ -14,11 +14,11 @@ from textual.message import Message
 from textual.widgets import Input, Static
 from textual.worker import get_current_worker
 
-from engine.rundir import ALIVE, RunDir
+from engine.rundir import ALIVE, RESUMABLE, RunDir
 from wmdd_tui.actions import PANELS
 from wmdd_tui.screens.base import ActionScreen, bindings
 from wmdd_tui.screens.choose_classes import ChooseClasses
-from wmdd_tui.screens.control import RESUMABLE, ask_stop, resume, toggle_pause
+from wmdd_tui.screens.control import ask_stop, resume, toggle_pause
 from wmdd_tui.screens.exporting import export_charts
 from wmdd_tui.store.ahead import Ahead
 from wmdd_tui.store.alerts import AlertBook
